@@ -72,13 +72,8 @@ def generate(
         kind: single_tokens(NAME, f"{kind} names", listed, vocabulary, at_least=2)
         for kind, listed in (("female", words.FEMALE_NAMES), ("male", words.MALE_NAMES))
     }
-    pronouns = dict(
-        zip(
-            ("female", "male"),
-            single_tokens(NAME, "pronouns", ("she", "he"), vocabulary, at_least=2),
-            strict=True,
-        )
-    )
+    single_tokens(NAME, "pronouns", ("she", "he"), vocabulary, at_least=2)
+    pronouns: dict[str, str] = {"female": " she", "male": " he"}
     pools |= {
         kind: single_tokens(NAME, kind, listed, vocabulary, at_least=2)
         for kind, listed in (
@@ -100,8 +95,8 @@ def generate(
         return Example(
             clean=clean,
             corrupt=corrupt,
-            answers=(f" {pronouns[gender]}",),
-            wrong_answers=(f" {pronouns[other]}",),
+            answers=(pronouns[gender],),
+            wrong_answers=(pronouns[other],),
             variation={**wanted, "template": template, "gender": gender, "name": name},
             held_out=template in HELD_OUT_TEMPLATES or held_out(name) or held_out(swapped),
         )

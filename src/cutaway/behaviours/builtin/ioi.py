@@ -154,21 +154,16 @@ def _pair(
     first, second = ("IO", "S1") if order == "ABBA" else ("S1", "IO")
     labels = {"A": first, "B": second, "S": "S2"}
     after = {"A" if first == "S1" else "B": "S1+1"}
-    clean = {"IO": io, "S1": subject, "S2": subject}
-    if corruption == "name-swap":
-        corrupt = clean | {"S2": io}
-    else:
-        corrupt = dict(zip(("IO", "S1", "S2"), others, strict=False))
-    filled = [
-        fill(
-            template,
-            {slot: names[label] for slot, label in labels.items()} | setting,
-            labels,
-            after=after,
-        )
-        for names in (clean, corrupt)
-    ]
-    return filled[0], filled[1]
+    clean: dict[str, str] = {"IO": io, "S1": subject, "S2": subject}
+    corrupt = clean | {"S2": io}
+    if unrelated is not None:
+        corrupt = dict(zip(("IO", "S1", "S2"), unrelated, strict=False))
+
+    def filled(names: dict[str, str]) -> Prompt:
+        slots = {slot: names[label] for slot, label in labels.items()} | setting
+        return fill(template, slots, labels, after=after)
+
+    return filled(clean), filled(corrupt)
 
 
 def _distractor(rng: random.Random, kind: str, third: str) -> str:
