@@ -42,7 +42,8 @@ TEMPLATES = (
 
 HELD_OUT_TEMPLATES = ("The {NOUN} started in {XX1}{YY} and lasted until {XX}",)
 
-CENTURIES = ("11", "12", "13", "14", "15", "16", "17", "18")
+CENTURIES = ("12", "14", "16", "17", "18")
+"""GPT-2's tokenizer splits others unevenly: 1302 is " 130", "2"."""
 
 VARIATIONS = {
     "template": (ANY, *TEMPLATES, *HELD_OUT_TEMPLATES),
@@ -103,13 +104,8 @@ def _years(vocabulary: Vocabulary) -> list[tuple[str, int]]:
         for century in CENTURIES
         if digits and vocabulary(f" {century}")
         for year in range(2, 99)
-        if not any(
-            vocabulary(text)
-            for text in (
-                f" {century}{year:02d}", f" {century}{year // 10}", f" {century}01",
-            )
-        )
-    ]  # fmt: skip
+        if not vocabulary(f" {century}{year:02d}") and not vocabulary(f" {century}01")
+    ]
     if len(years) < 20:
         raise BehaviourError(
             f"The behaviour {NAME!r} needs years that split into two tokens of two digits each, "

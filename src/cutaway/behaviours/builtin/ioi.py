@@ -14,6 +14,7 @@ Held out: every example with a held-out name or a held-out template.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 from cutaway.behaviours.builtin import words
 from cutaway.behaviours.builtin.sampling import (
@@ -159,7 +160,7 @@ def _pair(
     if unrelated is not None:
         corrupt = dict(zip(("IO", "S1", "S2"), unrelated, strict=False))
 
-    def filled(names: dict[str, str]) -> Prompt:
+    def filled(names: Mapping[str, str]) -> Prompt:
         slots = {slot: names[label] for slot, label in labels.items()} | setting
         return fill(template, slots, labels, after=after)
 
