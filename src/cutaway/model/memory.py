@@ -1,0 +1,59 @@
+"""Running out of memory, said in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cutaway.errors import InputError
+from cutaway.model.tokens import Tokens
+
+
+@contextmanager
+def explained(tokens: Tokens, model: Any) -> Iterator[None]:
+    """Turn an out-of-memory error into one that says what would fit."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        rows, width = tokens.ids.shape
+        fits = rows_that_fit(width, model)
+        raise InputError(
+            f"Out of memory on {model.device} with {rows} prompts of {width} tokens; about "
+            f"{min(fits, max(1, rows // 2))} at a time would fit, or open the model in a smaller dtype."
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whichever device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be taken on a device now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 4 * 2**30
+
+
+def rows_that_fit(width: int, model: Any) -> int:
+    """A careful estimate of how many prompts of `width` tokens one forward pass can take."""
+    size = torch.empty((), dtype=model.dtype).element_size()
+    each = width * (6 * model.d_model + 2 * 4 * model.d_model + 2 * model.d_vocab)
+    each += 3 * model.n_heads * width * width
+    return max(1, int(0.8 * free_memory(model.device) / (each * size)))
