@@ -1,1 +1,42 @@
-"""."""
+"""What a person looks at: figures, and the report that holds them in one HTML file.
+
+Figures are pure functions from plain values to an SVG drawing with its sentence, its description
+and its numbers (`Figure`). A `Report` is a list of sections of sentences, example prompts and
+figures; `render` makes the page and `write` puts it in a file.
+"""
+
+from cutaway.views.attention import attention
+from cutaway.views.bars import Total, bars
+from cutaway.views.distribution import distribution
+from cutaway.views.dots import Panel, Variation, breakdown, dots
+from cutaway.views.figure import AttentionText, Figure, Table, ViewError
+from cutaway.views.heatmap import heatmap, lens
+from cutaway.views.lines import Series, lens_curve
+from cutaway.views.report import ExamplePrompt, Fact, Report, Section, render, write
+from cutaway.views.text import Estimate
+
+__all__ = [
+    "AttentionText",
+    "Estimate",
+    "ExamplePrompt",
+    "Fact",
+    "Figure",
+    "Panel",
+    "Report",
+    "Section",
+    "Series",
+    "Table",
+    "Total",
+    "Variation",
+    "ViewError",
+    "attention",
+    "bars",
+    "breakdown",
+    "distribution",
+    "dots",
+    "heatmap",
+    "lens",
+    "lens_curve",
+    "render",
+    "write",
+]

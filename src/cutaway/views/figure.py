@@ -1,0 +1,112 @@
+"""What a figure is: a picture, the sentence it supports, and the numbers behind it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from markupsafe import Markup
+
+from cutaway.errors import CutawayError
+from cutaway.views.palette import theme_css
+
+Numbers = npt.ArrayLike | xr.DataArray
+"""Anything with axes and numbers in it; per-example values are averaged by the caller."""
+Array = npt.NDArray[np.float64]
+
+
+class ViewError(CutawayError):
+    """Values that cannot be drawn, or a report that cannot be written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of text and numbers; the first column names each row."""
+
+    caption: str
+    """What the table holds, in one line."""
+    columns: tuple[str, ...]
+    """Column headings."""
+    rows: tuple[tuple[str, ...], ...]
+    """Cells as they are to be read, one tuple per row, as long as `columns`."""
+
+    def __post_init__(self) -> None:
+        for index, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ViewError(
+                    f"Row {index} of the table '{self.caption}' has {len(row)} cells where "
+                    f"{len(self.columns)} columns were announced: give every row that many."
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionText:
+    """The text view of one head's attention: choose a query token, see where it looks."""
+
+    tokens: tuple[str, ...]
+    """Tokens in order."""
+    weights: tuple[tuple[float, ...], ...]
+    """Row `i`: attention of query `i` to tokens `0 … i`."""
+    query: int
+    """The query shown first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A picture with everything a reader needs to trust it."""
+
+    svg: Markup
+    """The drawing; colours are classes, so it needs the report's styles or `standalone()`."""
+    title: str
+    """A short name."""
+    shows: str
+    """One sentence: what it shows."""
+    alt: str
+    """What it shows, for those who cannot see it."""
+    table: Table | None = None
+    """The numbers drawn, for screen readers and for copying."""
+    reproduce: str = ""
+    """A command or snippet that makes this figure again."""
+    attention: AttentionText | None = None
+    """The text view that goes with an attention map."""
+
+    @property
+    def narrow(self) -> bool:
+        """Whether two such figures fit side by side in a report."""
+        return 'class="cutaway narrow"' in self.svg
+
+    def standalone(self) -> str:
+        """A complete SVG file: the drawing with its styles, light or dark as the viewer is."""
+        style = f"<style>{figure_css()}</style>"
+        opening, rest = self.svg.split(">", 1)
+        return f"{opening}>{style}{rest}"
+
+    def _repr_svg_(self) -> str:
+        return self.standalone()
+
+
+def figure_css() -> str:
+    """Theme variables and the rules for what figures draw."""
+    rules = files("cutaway.views").joinpath("templates/figure.css").read_text("utf-8")
+    return f"{theme_css()}\n{rules}"
+
+
+def as_array(values: Numbers, dimensions: int, what: str) -> Array:
+    """`values` as floats with this many axes, or a `ViewError` that says what was found."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != dimensions or not array.size:
+        raise ViewError(
+            f"{what} has shape {array.shape}, where a non-empty array of {dimensions} axes "
+            "was expected: average over examples first, or pick one."
+        )
+    return array
+
+
+def same_length(what: str, expected: int, **others: Sequence[object] | None) -> None:
+    """Refuse sequences (None is fine) that are not as long as the values they go with."""
+    wrong = {name: len(o) for name, o in others.items() if o is not None and len(o) != expected}
+    if wrong:
+        found = ", ".join(f"{count} {name}" for name, count in wrong.items())
+        raise ViewError(f"{what} has {expected} entries but {found}: give one for each.")

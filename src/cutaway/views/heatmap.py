@@ -1,0 +1,289 @@
+"""A grid of signed values: patching effects by layer and head, lens readings by layer and position.
+
+Colour is centred at zero and symmetric, so that equal strength looks equal in both directions. Each
+cell carries its value and interval as a title; rows and columns can be walked with the arrow keys
+(the report's script), and the same numbers stand in the figure's table.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from cutaway.views.figure import Array, Figure, Numbers, Table, ViewError, as_array, same_length
+from cutaway.views.palette import DIVERGING_STEPS, diverging_step
+from cutaway.views.svg import (
+    SMALL,
+    drawing,
+    fitted,
+    hint,
+    label,
+    rectangle,
+)
+from cutaway.views.text import Estimate, number, text_width, token_label, word
+
+_LEGEND_WIDTH, _LEGEND_HEIGHT = 164, 10
+
+
+def heatmap(
+    values: Numbers,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    shows: str,
+    row_axis: str = "layer",
+    column_axis: str = "head",
+    measure: str = "effect",
+    ends: tuple[str, str] = ("", ""),
+    lows: Numbers | None = None,
+    highs: Numbers | None = None,
+    limit: float | None = None,
+    reproduce: str = "",
+) -> Figure:
+    """Draw `values` [row column], NaN where nothing was measured, with optional interval ends.
+
+    `measure` names the values; `ends` says what the negative and positive ends mean; `limit` is the
+    value of the strongest colour (default: the largest magnitude present).
+    """
+    grid = _Grid.of(values, lows, highs, rows, columns, limit)
+    names = (row_axis, column_axis, measure)
+    layout = _Layout.of(grid)
+    parts = [
+        *_legend(layout, grid, measure, ends),
+        *_column_labels(layout, grid, column_axis),
+        *_row_labels(layout, grid, row_axis),
+        *_cells(layout, grid, names),
+    ]
+    alt = f"{title}. {_in_words(grid, names)} {shows}"
+    return Figure(
+        svg=drawing(layout.width, layout.height, alt, parts, data_grid="cells"),
+        title=title,
+        shows=shows,
+        alt=alt,
+        table=_table(grid, names, title),
+        reproduce=reproduce,
+    )
+
+
+def lens(
+    values: Numbers,
+    layers: Sequence[str],
+    positions: Sequence[str],
+    *,
+    title: str = "What each layer would answer",
+    shows: str,
+    measure: str = "logit difference",
+    lows: Numbers | None = None,
+    highs: Numbers | None = None,
+    limit: float | None = None,
+    reproduce: str = "",
+) -> Figure:
+    """Draw a logit-lens reading [layer position], averaged over examples, as a heatmap."""
+    return heatmap(
+        values,
+        layers,
+        positions,
+        title=title,
+        shows=shows,
+        column_axis="position",
+        measure=measure,
+        ends=("wrong answer", "correct answer"),
+        lows=lows,
+        highs=highs,
+        limit=limit,
+        reproduce=reproduce,
+    )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    values: Array
+    lows: Array | None
+    highs: Array | None
+    rows: list[str]
+    columns: list[str]
+    limit: float
+
+    @staticmethod
+    def of(
+        values: Numbers,
+        lows: Numbers | None,
+        highs: Numbers | None,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        limit: float | None,
+    ) -> "_Grid":
+        array = as_array(values, 2, "The heatmap's values")
+        same_length("The heatmap's first axis", array.shape[0], rows=rows)
+        same_length("The heatmap's second axis", array.shape[1], columns=columns)
+        ends = [None if e is None else as_array(e, 2, "An interval") for e in (lows, highs)]
+        for end in ends:
+            if end is not None and end.shape != array.shape:
+                raise ViewError(
+                    f"The heatmap has shape {array.shape} but its interval {end.shape}: "
+                    "give one low and one high for each cell."
+                )
+        finite = np.abs(array[np.isfinite(array)])
+        top = limit or (float(finite.max()) if finite.size else 0.0)
+        return _Grid(
+            array, ends[0], ends[1], [str(r) for r in rows], [str(c) for c in columns], top or 1.0
+        )
+
+    def at(self, row: int, column: int) -> Estimate:
+        low = float(self.lows[row, column]) if self.lows is not None else math.nan
+        high = float(self.highs[row, column]) if self.highs is not None else math.nan
+        return Estimate(float(self.values[row, column]), low, high)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    left: float
+    top: float
+    cell_width: float
+    cell_height: float
+    width: float
+    height: float
+    slanted: bool
+    column_room: float
+    column_depth: float
+
+    @staticmethod
+    def of(grid: _Grid) -> "_Layout":
+        n_rows, n_columns = grid.values.shape
+        cell_width = max(15.0, min(42.0, 640 / n_columns))
+        cell_height = max(11.0, min(32.0, 560 / n_rows, cell_width * 0.8))
+        longest = max(text_width(token_label(c), SMALL) for c in grid.columns)
+        slanted = longest > cell_width - 4 and longest > 24
+        room = min(longest, 110.0)
+        rows_wide = max(text_width(token_label(r), SMALL) for r in grid.rows)
+        # a name slanted by 45° reaches about this far down, and to the left of its column
+        deep = 0.72 * room + 14 if slanted else 18.0
+        left = max(34 + min(rows_wide, 130.0), deep - cell_width / 2 if slanted else 0)
+        top = 60.0
+        width = max(left + n_columns * cell_width + 4, left + 300)
+        height = top + n_rows * cell_height + deep + 22
+        return _Layout(left, top, cell_width, cell_height, width, height, slanted, room, deep)
+
+
+def _legend(layout: _Layout, grid: _Grid, measure: str, ends: tuple[str, str]) -> list[Markup]:
+    steps = 2 * DIVERGING_STEPS + 1
+    each = _LEGEND_WIDTH / steps
+    left, top, limit = layout.left, 22, grid.limit
+    strip = [
+        rectangle(left + step * each, top, each + 0.4, _LEGEND_HEIGHT, f"d{step}")
+        for step in range(steps)
+    ]
+    digits = 1 if limit >= 10 else 2
+    finite = grid.values[np.isfinite(grid.values)]
+    below = "≤ " if finite.size and finite.min() < -limit else ""
+    above = "≥ " if finite.size and finite.max() > limit else ""
+    marks = [
+        label(left + share * _LEGEND_WIDTH, top + 24, written, anchor=anchor)
+        for share, written, anchor in (
+            (0.0, below + number(-limit, digits, sign=True), "start"),
+            (0.5, "0", "middle"),
+            (1.0, above + number(limit, digits, sign=True), "end"),
+        )
+    ]
+    name = measure
+    if any(ends):
+        name = f"{measure}   (− {ends[0]}, + {ends[1]})"
+    return [label(left, 13, name, kind="axis"), *strip, *marks]
+
+
+def _column_labels(layout: _Layout, grid: _Grid, axis: str) -> list[Markup]:
+    parts: list[Markup] = []
+    bottom = layout.top + len(grid.rows) * layout.cell_height
+    longest = max(text_width(token_label(c), SMALL) for c in grid.columns)
+    every = 1 if layout.slanted else max(1, math.ceil((longest + 3) / layout.cell_width))
+    for index, text in enumerate(grid.columns):
+        if index % every:
+            continue
+        x = layout.left + (index + 0.5) * layout.cell_width
+        shown = fitted(word(text) or "␣", layout.column_room)
+        if layout.slanted:
+            x, y = x + 4, bottom + 11
+            turned = f"rotate(-45 {x:.1f} {y:.1f})"
+            parts.append(label(x, y, shown, anchor="end", transform=turned))
+        else:
+            parts.append(label(x, bottom + 15, shown, anchor="middle"))
+    middle = layout.left + len(grid.columns) * layout.cell_width / 2
+    below = bottom + layout.column_depth + 15
+    parts.append(label(middle, below, axis, anchor="middle", kind="axis"))
+    return parts
+
+
+def _row_labels(layout: _Layout, grid: _Grid, axis: str) -> list[Markup]:
+    every = max(1, math.ceil(12 / layout.cell_height))
+    parts = [
+        label(
+            layout.left - 8,
+            layout.top + (index + 0.5) * layout.cell_height + SMALL * 0.35,
+            fitted(word(text) or "␣", 130),
+            anchor="end",
+        )
+        for index, text in enumerate(grid.rows)
+        if index % every == 0
+    ]
+    middle = layout.top + len(grid.rows) * layout.cell_height / 2
+    turned = f"rotate(-90 14 {middle:.1f})"
+    parts.append(label(14, middle, axis, anchor="middle", kind="axis", transform=turned))
+    return parts
+
+
+def _cells(layout: _Layout, grid: _Grid, names: tuple[str, str, str]) -> list[Markup]:
+    parts: list[Markup] = []
+    gap = 1 if layout.cell_height < 16 else 2
+    printed = layout.cell_width >= 38 and layout.cell_height >= 20
+    for row, row_name in enumerate(grid.rows):
+        for column, column_name in enumerate(grid.columns):
+            cell = grid.at(row, column)
+            x = layout.left + column * layout.cell_width
+            y = layout.top + row * layout.cell_height
+            said = _said(names, row_name, column_name, cell)
+            place = {"data_r": row, "data_c": column, "rx": 2 if gap > 1 else 0}
+            size = (layout.cell_width - gap, layout.cell_height - gap)
+            if math.isnan(cell.mean):
+                parts.append(rectangle(x, y, *size, "missing", hint(said), **place))
+                continue
+            step = diverging_step(cell.mean, grid.limit)
+            parts.append(rectangle(x, y, *size, f"cell d{step}", hint(said), **place))
+            if printed and abs(cell.mean) >= 0.08 * grid.limit:
+                middle = x + size[0] / 2
+                written = number(cell.mean, 2 if abs(cell.mean) < 10 else 1)
+                baseline = y + size[1] / 2 + 4
+                parts.append(
+                    label(middle, baseline, written, anchor="middle", kind=f"inside e{step}")
+                )
+    return parts
+
+
+def _said(names: tuple[str, str, str], row: str, column: str, cell: Estimate) -> str:
+    value = "not measured" if math.isnan(cell.mean) else cell.written(sign=True)
+    where = f"{names[0]} {token_label(row)}, {names[1]} {token_label(column)}"
+    return f"{where}: {names[2]} {value}"
+
+
+def _in_words(grid: _Grid, names: tuple[str, str, str]) -> str:
+    shape = f"Heatmap of {names[2]} over {len(grid.rows)} × {len(grid.columns)} cells"
+    if not np.isfinite(grid.values).any():
+        return f"{shape}, none measured."
+    strongest = int(np.nanargmax(np.abs(grid.values)))
+    row, column = divmod(strongest, len(grid.columns))
+    said = _said(names, grid.rows[row], grid.columns[column], grid.at(row, column))
+    return f"{shape}; strongest at {said}."
+
+
+def _table(grid: _Grid, names: tuple[str, str, str], title: str) -> Table:
+    rows = tuple(
+        (
+            token_label(row_name),
+            *(grid.at(row, column).written() for column in range(len(grid.columns))),
+        )
+        for row, row_name in enumerate(grid.rows)
+    )
+    heads = tuple(f"{names[1]} {token_label(column)}" for column in grid.columns)
+    return Table(caption=f"{title}: {names[2]}", columns=(names[0], *heads), rows=rows)

@@ -1,0 +1,95 @@
+"""Text that comes from data, made safe to look at, and numbers written the same way everywhere.
+
+Escaping (`<` to `&lt;`) is the renderer's job and happens once, when a plain string meets
+`markupsafe`. This module does what escaping does not: characters that cannot be seen, or that
+reorder or break what stands around them (control characters, bidirectional overrides, zero-width
+marks, lone surrogates), are written out as their code point, and very long text is cut.
+"""
+
+import math
+import unicodedata
+from dataclasses import dataclass
+
+_JOINERS = {"\u200c", "\u200d"}  # join emoji and Indic or Persian letters; harmless
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_ELLIPSIS = "…"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over examples with its interval (95 % unless the caption says otherwise)."""
+
+    mean: float
+    """The mean, in the unit of the axis it is drawn on."""
+    low: float
+    """Lower end of the interval; NaN where there is none."""
+    high: float
+    """Upper end of the interval; NaN where there is none."""
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether both ends are numbers."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    def written(self, *, percent: bool = False, sign: bool = False) -> str:
+        """`1.23 (95 % CI 1.10 to 1.36)`, or the mean alone where there is no interval."""
+        mean = number(self.mean, percent=percent, sign=sign)
+        if not self.has_interval:
+            return mean
+        low = number(self.low, percent=percent, sign=sign)
+        high = number(self.high, percent=percent, sign=sign)
+        return f"{mean} (95 % CI {low} to {high})"
+
+
+def inert(text: str, *, keep: str = "\n") -> str:
+    """Write unseen characters, except those in `keep`, as their code point (`U+202E`)."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_seen(character, keep) for character in text)
+
+
+def _seen(character: str, keep: str) -> str:
+    if character in keep or character in _JOINERS:
+        return character
+    unseen = unicodedata.category(character) in _UNSEEN or ord(character) & 0xFFFE == 0xFFFE
+    return f"U+{ord(character):04X}" if unseen else character
+
+
+def shortened(text: str, limit: int) -> str:
+    """At most `limit` characters, the last one an ellipsis when something was cut."""
+    return text if len(text) <= limit else text[: limit - 1] + _ELLIPSIS
+
+
+def token_label(token: str, limit: int = 40) -> str:
+    """A token as a person reads it: line ends and tabs drawn, blanks alone drawn, long ones cut."""
+    token = shortened(token, limit)
+    if token and not token.strip(" "):
+        return "␣" * len(token)
+    return inert(token.replace("\n", "⏎").replace("\t", "⇥"), keep="")
+
+
+def word(token: str) -> str:
+    """A token without the one blank before it, for places that show the gap themselves."""
+    return token_label(token[1:] if token[:1] == " " and token.strip(" ") else token)
+
+
+def number(value: float, digits: int = 2, *, percent: bool = False, sign: bool = False) -> str:
+    """A number for a person: fixed decimals, a true minus sign, `n/a` for NaN, no negative zero."""
+    if math.isnan(value):
+        return "n/a"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if percent:
+        value, digits = 100 * value, 1
+    written = f"{abs(value):.{digits}f}"
+    if value and not float(written):
+        written = f"{abs(value):.1e}" if abs(value) < 10**-4 and not percent else written
+    negative = value < 0 and float(written) != 0
+    prefix = "−" if negative else "+" if sign and float(written) != 0 else ""
+    return f"{prefix}{written}{'\u00a0%' if percent else ''}"
+
+
+def text_width(text: str, size: float) -> float:
+    """About how wide a sans-serif line of this size is, in pixels: enough to leave room for it."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return size * (0.6 * (len(text) - wide) + 1.05 * wide)
