@@ -25,7 +25,7 @@ from cutaway.views.svg import (
     rectangle,
     scale_over,
 )
-from cutaway.views.text import Estimate, number, text_width
+from cutaway.views.text import Estimate, decimals, number, text_width
 
 _MOST_ROWS = 24
 _WIDTH = 780.0
@@ -165,7 +165,8 @@ def _row(part: _Part, scale: Scale, top: float, pitch: float, names_wide: float)
     kind = f"bar {_sign(part.size.mean)}"
     drawn.append(rectangle(left, top + 3, right - left, pitch - 6, kind, hint(part.said), rx=1.5))
     drawn += _whisker_across(part.size, scale, middle)
-    written = number(part.size.mean, sign=True)
+    digits = decimals(max(-scale.low, scale.high))
+    written = number(part.size.mean, digits, sign=True)
     drawn.append(label(_WIDTH - 4, middle + 4, written, anchor="end", kind="value"))
     return drawn
 

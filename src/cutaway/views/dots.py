@@ -18,7 +18,7 @@ from cutaway.views.svg import (
     scale_over,
     tag,
 )
-from cutaway.views.text import Estimate, inert, number, shortened, text_width
+from cutaway.views.text import Estimate, decimals, inert, number, shortened, text_width
 
 _WIDTH = 780.0
 _TOP, _PITCH, _GROUP_GAP = 34.0, 24.0, 32.0
@@ -191,7 +191,8 @@ def _panel(
     for y, text, estimate in zip(heights, labels, panel.estimates, strict=True):
         said = f"{text}: {panel.measure} {estimate.written(percent=panel.percent)}"
         parts += _dot(estimate, scale, y, said)
-        written = number(estimate.mean, percent=panel.percent)
+        digits = decimals(max(-scale.low, scale.high))
+        written = number(estimate.mean, digits, percent=panel.percent)
         parts.append(label(right + 62, y + 4, written, anchor="end", kind="value"))
     return parts
 

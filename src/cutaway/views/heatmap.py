@@ -22,7 +22,7 @@ from cutaway.views.svg import (
     label,
     rectangle,
 )
-from cutaway.views.text import Estimate, number, text_width, token_label, word
+from cutaway.views.text import Estimate, decimals, number, text_width, token_label, word
 
 _LEGEND_WIDTH, _LEGEND_HEIGHT = 164, 10
 
@@ -176,7 +176,7 @@ def _legend(layout: _Layout, grid: _Grid, measure: str, ends: tuple[str, str]) -
         rectangle(left + step * each, top, each + 0.4, _LEGEND_HEIGHT, f"d{step}")
         for step in range(steps)
     ]
-    digits = 1 if limit >= 10 else 2
+    digits = 1 if limit >= 10 else decimals(limit)
     finite = grid.values[np.isfinite(grid.values)]
     below = "≤ " if finite.size and finite.min() < -limit else ""
     above = "≥ " if finite.size and finite.max() > limit else ""
@@ -253,7 +253,7 @@ def _cells(layout: _Layout, grid: _Grid, names: tuple[str, str, str]) -> list[Ma
             parts.append(rectangle(x, y, *size, f"cell d{step}", hint(said), **place))
             if printed and abs(cell.mean) >= 0.08 * grid.limit:
                 middle = x + size[0] / 2
-                written = number(cell.mean, 2 if abs(cell.mean) < 10 else 1)
+                written = number(cell.mean, 1 if grid.limit >= 10 else decimals(grid.limit))
                 baseline = y + size[1] / 2 + 4
                 parts.append(
                     label(middle, baseline, written, anchor="middle", kind=f"inside e{step}")

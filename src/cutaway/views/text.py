@@ -13,6 +13,7 @@ from dataclasses import dataclass
 _JOINERS = {"\u200c", "\u200d"}  # join emoji and Indic or Persian letters; harmless
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _ELLIPSIS = "…"
+_PERCENT = "\u00a0%"  # the blank does not break
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,10 @@ class Estimate:
 
     def written(self, *, percent: bool = False, sign: bool = False) -> str:
         """`1.23 (95 % CI 1.10 to 1.36)`, or the mean alone where there is no interval."""
-        mean = number(self.mean, percent=percent, sign=sign)
-        if not self.has_interval:
-            return mean
-        low = number(self.low, percent=percent, sign=sign)
-        high = number(self.high, percent=percent, sign=sign)
-        return f"{mean} (95 % CI {low} to {high})"
+        ends = (self.mean, self.low, self.high) if self.has_interval else (self.mean,)
+        digits = decimals(max(abs(end) for end in ends))
+        mean, *rest = (number(end, digits, percent=percent, sign=sign) for end in ends)
+        return f"{mean} (95 % CI {rest[0]} to {rest[1]})" if rest else mean
 
 
 def inert(text: str, *, keep: str = "\n") -> str:
@@ -82,11 +81,16 @@ def number(value: float, digits: int = 2, *, percent: bool = False, sign: bool =
     if percent:
         value, digits = 100 * value, 1
     written = f"{abs(value):.{digits}f}"
-    if value and not float(written):
-        written = f"{abs(value):.1e}" if abs(value) < 10**-4 and not percent else written
-    negative = value < 0 and float(written) != 0
-    prefix = "−" if negative else "+" if sign and float(written) != 0 else ""
-    return f"{prefix}{written}{'\u00a0%' if percent else ''}"
+    if not float(written):
+        return f"{written}{_PERCENT if percent else ''}"
+    prefix = "−" if value < 0 else "+" if sign else ""
+    return f"{prefix}{written}{_PERCENT if percent else ''}"
+
+
+def decimals(largest: float) -> int:
+    """Decimals for numbers of about this magnitude: two, or more where two would say 0.00."""
+    size = abs(largest)
+    return 2 if not 1e-6 <= size < 0.1 else 1 - math.floor(math.log10(size))
 
 
 def text_width(text: str, size: float) -> float:

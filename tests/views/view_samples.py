@@ -1,0 +1,113 @@
+"""Small invented results, one of every kind of figure, for the tests of views."""
+
+import numpy as np
+
+from cutaway.views import (
+    Estimate,
+    ExamplePrompt,
+    Fact,
+    Figure,
+    Report,
+    Section,
+    Series,
+    Table,
+    Total,
+    Variation,
+    attention,
+    bars,
+    breakdown,
+    distribution,
+    heatmap,
+    lens,
+    lens_curve,
+)
+
+TOKENS = ("<s>", "When", " Mary", " and", " John", " left", ",", " John", " told")
+COMMAND = "cutaway study ioi --n 200"
+
+
+def estimate(mean: float, half: float = 0.1) -> Estimate:
+    return Estimate(mean, mean - half, mean + half)
+
+
+def pattern(count: int) -> np.ndarray:
+    weights = np.tril(np.random.default_rng(1).random((count, count)))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def figures(tokens: tuple[str, ...] = TOKENS, name: str = "L0H1") -> list[Figure]:
+    """One figure of each kind; `tokens` and `name` go wherever text from data may go."""
+    rng = np.random.default_rng(0)
+    grid = rng.normal(size=(3, 4))
+    grid[1, 2] = np.nan
+    said = {"shows": f"A sentence about {name}.", "reproduce": f"{COMMAND} {name}"}
+    many = [f"{name}.{index}" for index in range(30)]
+    total = Total(parts=estimate(2.5), measured=estimate(2.5), largest_gap=1e-6)
+    values = rng.normal(size=30)
+    return [
+        heatmap(
+            grid,
+            ["0", "1", "2"],
+            [*"012", name],
+            title=name,
+            measure=name,
+            ends=(name, name),
+            lows=grid - 0.2,
+            highs=grid + 0.2,
+            **said,
+        ),
+        lens(rng.normal(size=(2, len(tokens))), ["0", "1"], tokens, **said),
+        lens_curve(
+            [Series(name=name, estimates=(estimate(0), estimate(1)))], ["embed", name], **said
+        ),
+        bars([name, "b"], [1.5, -0.5], [1, -1], [2, 0], title=name, total=total, **said),
+        bars(many, values, values - 1, values + 1, title=name, groups=[name] * 30, **said),
+        attention(pattern(len(tokens)), tokens, title=name, **said),
+        breakdown(
+            [
+                Variation(
+                    kind=name,
+                    value=name,
+                    n=7,
+                    accuracy=estimate(0.9),
+                    logit_difference=estimate(2),
+                )
+            ],
+            overall_accuracy=0.9,
+            **said,
+        ),
+        distribution(rng.normal(3, 1, 50), rng.normal(-3, 1, 50), names=(name, "corrupt"), **said),
+    ]
+
+
+def report(tokens: tuple[str, ...] = TOKENS, name: str = "L0H1", *, n_examples: int = 6) -> Report:
+    """A report with something of everything in it."""
+    example = ExamplePrompt(
+        tokens=tokens,
+        corrupt_tokens=(*tokens[:-1], name),
+        answers=(tokens[0], name),
+        wrong_answers=(name,),
+        labels={name: 0, "end": len(tokens) - 1},
+        note=name,
+    )
+    table = Table(caption=name, columns=("a", name), rows=((name, "1"), ("b", name)))
+    return Report(
+        title=f"Title {name}",
+        subtitle=name,
+        summary=(f"Summary {name}",),
+        facts=(Fact(label=name, value=estimate(0.75), percent=True, note=name),),
+        sections=(
+            Section(
+                heading=name,
+                sentences=(name,),
+                examples=(example,) * n_examples,
+                figures=tuple(figures(tokens, name)),
+                table=table,
+                reproduce=name,
+                provenance={name: name},
+            ),
+            Section(heading="Second section"),
+        ),
+        reproduce=f"{COMMAND} {name}",
+        provenance={name: name, "seed": 0},
+    )
