@@ -1,1 +1,32 @@
-"""."""
+"""Behaviours: contrastive prompts that isolate one thing a model does, and how to measure it."""
+
+from cutaway.behaviours.behaviour import Behaviour, Split
+from cutaway.behaviours.build import Listing, build, listing
+from cutaway.behaviours.example import Example, Prompt
+from cutaway.behaviours.interval import Interval, bootstrap
+from cutaway.behaviours.metrics import METRICS, Coefficients, Metric, recovered
+from cutaway.behaviours.problems import Problem, ProblemsError
+from cutaway.behaviours.provenance import tokenizer_fingerprint
+from cutaway.behaviours.variation import Probe, breakdown, probes
+
+__all__ = [
+    "METRICS",
+    "Behaviour",
+    "Coefficients",
+    "Example",
+    "Interval",
+    "Listing",
+    "Metric",
+    "Probe",
+    "Problem",
+    "ProblemsError",
+    "Prompt",
+    "Split",
+    "bootstrap",
+    "breakdown",
+    "build",
+    "listing",
+    "probes",
+    "recovered",
+    "tokenizer_fingerprint",
+]

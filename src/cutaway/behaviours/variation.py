@@ -1,0 +1,122 @@
+"""Black-box probing: does the behaviour hold up when its wording changes?
+
+Two questions, neither of which looks inside the model:
+
+- `probes`: which variations a built-in behaviour's generator can be asked for, one at a time, so
+  that each can be built and measured by itself.
+- `breakdown`: within examples that are measured already, how the values differ between templates,
+  orders, names and whatever else varies, each with its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cutaway.behaviours.behaviour import Behaviour
+from cutaway.behaviours.builtin import VARIATIONS
+from cutaway.behaviours.interval import bootstrap
+from cutaway.errors import BehaviourError
+
+_COLUMNS = ("metric", "variation", "value", "n", "mean", "low", "high")
+_MOST_VALUES = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One change of one thing, everything else as by default."""
+
+    behaviour: str
+    """The built-in behaviour."""
+    keyword: str
+    """What is varied."""
+    value: str
+    """What it is set to."""
+
+    @property
+    def variation(self) -> dict[str, str]:
+        """The keywords for `build`."""
+        return {self.keyword: self.value}
+
+    def __str__(self) -> str:
+        return f"{self.behaviour} with {self.keyword} = {self.value}"
+
+
+def probes(behaviour: str) -> list[Probe]:
+    """Every single variation of a built-in behaviour; "any" (a mixture) is not one.
+
+    Raises `BehaviourError` for a behaviour that is not built in.
+    """
+    if behaviour not in VARIATIONS:
+        raise BehaviourError(
+            f"{behaviour!r} is not built in and has no generator to vary; built in are: "
+            f"{', '.join(VARIATIONS)}."
+        )
+    return [
+        Probe(behaviour=behaviour, keyword=keyword, value=value)
+        for keyword, values in VARIATIONS[behaviour].items()
+        for value in values
+        if value != "any"
+    ]
+
+
+def breakdown(
+    behaviour: Behaviour,
+    values: Mapping[str, object],
+    *,
+    columns: Sequence[str] | None = None,
+    n_boot: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean, interval and n of each metric, overall and per value of each variation column.
+
+    `values` has one number per example under each metric's name. Without `columns`, those are
+    taken that say something: at least two values, at most forty, and fewer values than examples.
+    The frame has the columns metric, variation, value, n, mean, low, high; the rows over all
+    examples have the variation "all". Raises `BehaviourError` for a column that the behaviour does
+    not have, or for another number of values than examples.
+    """
+    chosen = informative_columns(behaviour) if columns is None else list(columns)
+    unknown = [column for column in chosen if column not in behaviour.variations]
+    if unknown:
+        raise BehaviourError(
+            f"The behaviour {behaviour.name!r} has no variation column {unknown[0]!r}; it has "
+            f"{', '.join(behaviour.variations) or 'none'}."
+        )
+    rows: list[tuple[object, ...]] = []
+    for metric, given in values.items():
+        numbers = np.asarray(given, dtype=np.float64)
+        if numbers.shape != (len(behaviour),):
+            raise BehaviourError(
+                f"The breakdown of {metric!r} needs one value for each of the {len(behaviour)} "
+                f"examples; found the shape {numbers.shape}."
+            )
+        groups = [("all", "all", np.arange(len(behaviour)))]
+        groups += [
+            (column, value, where)
+            for column in chosen
+            for value, where in _groups(behaviour.variations[column])
+        ]
+        for column, value, where in groups:
+            found = bootstrap(numbers[where], n_boot=n_boot, confidence=confidence, seed=seed)
+            ends = (float(found.mean), float(found.low), float(found.high))
+            rows.append((metric, column, value, int(found.n), *ends))
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def informative_columns(behaviour: Behaviour) -> list[str]:
+    """The variation columns with at least two values, at most forty, and fewer than examples."""
+    most = min(_MOST_VALUES, len(behaviour) - 1)
+    return [
+        column for column, values in behaviour.variations.items() if 2 <= len(set(values)) <= most
+    ]
+
+
+def _groups(values: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """Each value, sorted, with the examples that have it."""
+    table = np.asarray(values, dtype=object)
+    return [(value, np.flatnonzero(table == value)) for value in sorted(set(values))]
