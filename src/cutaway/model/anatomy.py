@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from cutaway.errors import ModelError
 from cutaway.model.family import FAMILIES, Family, Packing
@@ -139,6 +139,12 @@ def _first(root: nn.Module, names: Iterable[str]) -> nn.Module | None:
     return None
 
 
+def weight_of(module: nn.Module) -> Tensor:
+    """A module's weight; quantised layers have one too, in a shape of their own."""
+    weight: Tensor = module.get_parameter("weight")
+    return weight
+
+
 class _Reader:
     """Reads one model's tree with a family's declarations in hand."""
 
@@ -197,7 +203,7 @@ class _Reader:
         if mlp is None:
             mlp = block
         router = None if mlp is block else _first(mlp, _ROUTER)
-        if router is not None and _first(mlp, ("experts",)) is None:
+        if router is not None and not (_first(mlp, ("experts",)) and hasattr(router, "weight")):
             router = None
         dense = router is None and _first(mlp, ("experts",)) is None
         return Layer(
@@ -319,7 +325,7 @@ def anatomies(hf: Any) -> Iterator[Anatomy]:
             n_heads=n_heads,
             n_kv_heads=family.kv_heads(config) if family.kv_heads else int(kv_heads),
             d_model=int(config.hidden_size),
-            d_vocab=int(hf.get_output_embeddings().weight.shape[0]),
+            d_vocab=int(weight_of(hf.get_output_embeddings()).shape[0]),
             d_key=int(nope) if nope and layers[0].k is layers[0].v and packing is None else None,
             multiplier=float(getattr(config, "residual_multiplier", None) or 1.0),
             logit_scale=_logit_scale(config),

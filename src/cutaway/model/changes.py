@@ -1,8 +1,9 @@
 """Changes: what an edit does to the part of a tensor that it touches.
 
-Each is a small frozen value with one method that computes the part's new value and one that refuses,
-before anything runs, what cannot be done. A change that would need another prompt's or another
-run's positions has nothing to say about tokens that are being generated, and leaves them alone.
+Each is a small frozen value with one method that computes the part's new value and one that
+refuses, before anything runs, what cannot be done. A change that would need another prompt's or
+another run's positions has nothing to say about tokens that are being generated, and leaves them
+alone.
 """
 
 from __future__ import annotations
@@ -219,12 +220,12 @@ class OwnBatch:
 
     def check(self, selection: Selection) -> None:
         """Padding may not stand in for another prompt's tokens."""
-        if self.mode == "resample" and len(set(selection.tokens.lengths.tolist())) > 1:
-            if selection.where.position is None:
-                raise SiteError(
-                    "Resampling needs prompts of one length, or positions that all of them have; "
-                    "name the positions."
-                )
+        lengths = set(selection.tokens.lengths.tolist())
+        if self.mode == "resample" and len(lengths) > 1 and selection.where.position is None:
+            raise SiteError(
+                "Resampling needs prompts of one length, or positions that all of them have; "
+                "name the positions."
+            )
 
 
 def _mean(values: Tensor, site: Site, real: Tensor | None, per_position: bool) -> Tensor:
@@ -239,7 +240,7 @@ def _mean(values: Tensor, site: Site, real: Tensor | None, per_position: bool) -
 
 
 def draw_rows(rows: int, among: int, seed: int) -> Tensor:
-    """For each of `rows`, another row out of `among`, seeded; never its own when there is a choice."""
+    """For each of `rows`, another row out of `among`, seeded; its own only if there is no other."""
     generator = torch.Generator().manual_seed(seed)
     if among == 1:
         return torch.zeros(rows, dtype=torch.long)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,8 @@ def _assembled(hf: Any, tokenizer: Any, anatomy: Anatomy, name: str) -> Model:
     """
     model = Model(hf, tokenizer, anatomy, name=name, parallel=False)
     alone, _ = probe(model)
-    change = add("attn_out.0", torch.randn(anatomy.d_model, generator=torch.Generator().manual_seed(1)), row=1)  # fmt: skip
+    noise = torch.randn(anatomy.d_model, generator=torch.Generator().manual_seed(1))
+    change = add("attn_out.0", noise, row=1)
     reads = model.run(alone.rows([0, 0]), edits=[change], keep=["mlp_in.0"])[Site("mlp_in", 0)]
     if bool((reads[0] == reads[1]).all()):
         return Model(hf, tokenizer, anatomy, name=name, parallel=True)
@@ -166,7 +167,7 @@ def _load(
         _check_directory(Path(source), trust=trust)
     elif Path(source).exists() or source.startswith((".", "/", "~")):
         raise ModelError(
-            f"{source!r} is not a directory with a model; give the directory that holds config.json."
+            f"{source!r} is not a model's directory; give the directory that holds config.json."
         )
     where = _device(device) if "device_map" not in loading else None
     options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": trust, **loading}
@@ -202,8 +203,9 @@ def _check_directory(path: Path, *, trust: bool) -> None:
     ):
         if any((path / name).exists() for name in _PICKLES):
             raise ModelError(
-                f"{str(path)!r} holds its weights as a pickle, which can run code when loaded; convert "
-                "them once, where you trust them, with model.save_pretrained(DIR) in transformers."
+                f"{str(path)!r} holds its weights as a pickle, which can run code when loaded; "
+                "convert them once, where you trust them, with model.save_pretrained(DIR) in "
+                "transformers."
             )
         raise ModelError(f"{str(path)!r} has a config.json but no weights (*.safetensors).")
 
@@ -230,7 +232,7 @@ def _dtype(wanted: str | torch.dtype) -> torch.dtype:
 
 
 @contextmanager
-def _explained(source: str) -> Iterator[None]:
+def _explained(source: str) -> Generator[None]:
     """Turn what loading raises into one sentence."""
     try:
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from cutaway.model.tokens import Tokens
 
 
 @contextmanager
-def explained(tokens: Tokens, model: Any) -> Iterator[None]:
+def explained(tokens: Tokens, model: Any) -> Generator[None]:
     """Turn an out-of-memory error into one that says what would fit."""
     try:
         yield
@@ -25,7 +25,8 @@ def explained(tokens: Tokens, model: Any) -> Iterator[None]:
         fits = rows_that_fit(width, model)
         raise InputError(
             f"Out of memory on {model.device} with {rows} prompts of {width} tokens; about "
-            f"{min(fits, max(1, rows // 2))} at a time would fit, or open the model in a smaller dtype."
+            f"{min(fits, max(1, rows // 2))} at a time would fit, or open the model in a smaller "
+            "dtype."
         ) from error
 
 

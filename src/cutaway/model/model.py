@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.errors import InputError, SiteError
-from cutaway.model.anatomy import Anatomy
+from cutaway.model.anatomy import Anatomy, weight_of
 from cutaway.model.edits import BoundEdit, Edit, Edits, flat
 from cutaway.model.generate import Generation, generate
 from cutaway.model.memory import explained
@@ -181,11 +181,11 @@ class Model:
         """The number of neurons or experts in a site's layer."""
         layer = self.anatomy.layers[min(site.layer or 0, self.n_layers - 1)]
         if kind == "router":
-            return int(layer.router.weight.shape[0]) if layer.router is not None else 0
+            return int(weight_of(layer.router).shape[0]) if layer.router is not None else 0
         if layer.down is None:
             return 0
-        shape = layer.down.weight.shape
-        return int(shape[0] if type(layer.down).__name__ == "Conv1D" else shape[-1])
+        width: int | None = getattr(layer.down, "in_features", None)
+        return int(weight_of(layer.down).shape[0]) if width is None else width
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────
 
@@ -202,8 +202,8 @@ class Model:
             return inputs
         if isinstance(inputs, Tensor):
             ids = inputs[None] if inputs.ndim == 1 else inputs
-            return Tokens(ids=ids.long(), mask=torch.ones_like(ids, dtype=torch.bool) if mask is None
-                          else mask.bool())  # fmt: skip
+            real = torch.ones_like(ids) if mask is None else mask
+            return Tokens(ids=ids.long(), mask=real.bool())
         return encode_batch(self._tokenizer(), inputs, bos=bos, padding=padding)
 
     def token_strings(self, inputs: Inputs) -> list[list[str]]:
@@ -231,7 +231,7 @@ class Model:
                 "context; shorten it."
             )
         low, high = int(tokens.ids.min()), int(tokens.ids.max())
-        if low < 0 or high >= self.anatomy.embed.weight.shape[0]:
+        if low < 0 or high >= weight_of(self.anatomy.embed).shape[0]:
             raise InputError(
                 f"Token id {low if low < 0 else high} is outside {self.name}'s vocabulary of "
                 f"{self.d_vocab}."
@@ -308,7 +308,7 @@ class Model:
         return BoundEdit(edit, selection)
 
     @contextmanager
-    def connected(self, taps: Sequence[Tap]) -> Iterator[None]:
+    def connected(self, taps: Sequence[Tap]) -> Generator[None]:
         """Taps connected for the length of a block; one call at a time."""
         quiet = _evaluating(self.hf) if self.hf.training else nullcontext()
         with self._lock, quiet, connected(self.hf, self.anatomy, self.ports, taps):
@@ -331,11 +331,10 @@ class Model:
         total = metric(logits).sum()
         if not total.requires_grad:
             raise SiteError("The metric given to grad_of does not depend on the logits.")
-        found = torch.autograd.grad(total, list(kept.values()), allow_unused=True)
-        return {
-            site: torch.zeros_like(tensor) if grad is None else grad
-            for (site, tensor), grad in zip(kept.items(), found, strict=True)
-        }
+        found = torch.autograd.grad(
+            total, list(kept.values()), allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(kept, found, strict=True))
 
     # ── the unembedding ──────────────────────────────────────────────────────────────────────
 
@@ -349,14 +348,14 @@ class Model:
 
     def logit_directions(self, ids: Tensor) -> Float[Tensor, "*b d_model"]:
         """The directions of `final_norm` that each token's logit reads (before any soft cap)."""
-        weight = self.anatomy.lm_head.weight
+        weight = weight_of(self.anatomy.lm_head)
         return weight[ids.to(weight.device)].detach().float() * self.anatomy.logit_scale
 
     def logit_biases(self, ids: Tensor) -> Float[Tensor, "*b"]:
         """What the unembedding adds to each token's logit, whatever it reads."""
-        bias = getattr(self.anatomy.lm_head, "bias", None)
+        bias: Tensor | None = getattr(self.anatomy.lm_head, "bias", None)
         if bias is None:
-            return torch.zeros(ids.shape, device=self.anatomy.lm_head.weight.device)
+            return torch.zeros(ids.shape, device=weight_of(self.anatomy.lm_head).device)
         return bias[ids.to(bias.device)].detach().float() * self.anatomy.logit_scale
 
     @cached_property
@@ -371,7 +370,7 @@ class Model:
 
 
 @contextmanager
-def _evaluating(hf: Any) -> Iterator[None]:
+def _evaluating(hf: Any) -> Generator[None]:
     """Dropout off for the length of a block, for a model that was given in training mode."""
     training = [module for module in hf.modules() if module.training]
     hf.eval()

@@ -23,9 +23,9 @@ from cutaway.errors import ModelError
 class FrozenNorm:
     """The linear map that a norm is, at a given scale."""
 
-    gain: Float[Tensor, d_model]
+    gain: Float[Tensor, " d_model"]
     """Multiplies each coordinate."""
-    bias: Float[Tensor, d_model]
+    bias: Float[Tensor, " d_model"]
     """Added at the end."""
     centres: bool
     """Whether the mean is subtracted first."""

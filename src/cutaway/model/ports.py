@@ -20,7 +20,7 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from cutaway.errors import SiteError
-from cutaway.model.anatomy import Anatomy, Layer
+from cutaway.model.anatomy import Anatomy, Layer, weight_of
 from cutaway.model.sites import Site
 
 Side = Literal["in", "out"]
@@ -280,9 +280,9 @@ def layer_ports(anatomy: Anatomy, index: int, layer: Layer, *, parallel: bool) -
     def at(kind: str) -> Site:
         return Site(kind, index)
 
-    heads, kv_heads, scale = anatomy.n_heads, anatomy.n_kv_heads, anatomy.multiplier
+    heads, scale = anatomy.n_heads, anatomy.multiplier
     attn_end = layer.attn_post_norm or layer.o_proj
-    ports = [
+    return [
         Port(at("resid_pre"), layer.block, "in", Stream()),
         Port(at("attn_in"), layer.attn, "in", Stream()),
         *_projection_ports(anatomy, index, layer),
@@ -296,7 +296,6 @@ def layer_ports(anatomy: Anatomy, index: int, layer: Layer, *, parallel: bool) -
         *_mlp_ports(index, layer, scale),
         Port(at("resid_post"), layer.block, "out", Stream()),
     ]  # fmt: skip
-    return ports
 
 
 def _projection_ports(anatomy: Anatomy, index: int, layer: Layer) -> list[Port]:
@@ -326,7 +325,7 @@ def _mlp_ports(index: int, layer: Layer, scale: float) -> list[Port]:
     reads = layer.up if layer.mlp_in_layer and layer.up is not None else layer.mlp
     ports = [Port(Site("mlp_in", index), reads, "in", Stream())]
     if layer.router is not None:
-        experts = layer.router.weight.shape[0]
+        experts = weight_of(layer.router).shape[0]
         ports.append(Port(Site("router", index), layer.router, "out", Mixture(int(experts))))
     if layer.up is not None and layer.down is not None:
         fused = layer.up is getattr(layer.mlp, "gate_up_proj", None)

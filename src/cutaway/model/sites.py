@@ -1,9 +1,9 @@
 """Sites: the places in a decoder where a named tensor passes.
 
-A site is written `kind.layer` (`resid_post.3`), `kind.layer.index` (`head_out.9.6`, `mlp_post.2.117`)
-or, for the few that exist once per model, just `kind` (`logits`). `Site` is the typed form and
-`Site.parse` the only parser. `KINDS` is the glossary: axis names are the same in types, einops
-patterns, result dimensions, files and plots.
+A site is written `kind.layer` (`resid_post.3`), `kind.layer.index` (`head_out.9.6`,
+`mlp_post.2.117`) or, for the few that exist once per model, just `kind` (`logits`). `Site` is the
+typed form and `Site.parse` the only parser. `KINDS` is the glossary: axis names are the same in
+types, einops patterns, result dimensions, files and plots.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ very tensor it was given leaves the pass untouched, bit for bit.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -42,7 +42,7 @@ def connected(
     anatomy: Anatomy,
     ports: Sequence[Port],
     taps: Sequence[Tap],
-) -> Iterator[Passing]:
+) -> Generator[Passing]:
     """Attach the taps, first to last, to the sites they want, until the block ends."""
     now = Passing()
     sites = [*(port.site for port in ports), *interior_sites(anatomy)]
@@ -84,7 +84,7 @@ def interior_sites(anatomy: Anatomy) -> list[Site]:
 
 
 @contextmanager
-def eager_attention(hf: nn.Module) -> Iterator[None]:
+def eager_attention(hf: nn.Module) -> Generator[None]:
     """The model's own eager attention, until the block ends."""
     found: list[Any] = [getattr(module, "config", None) for module in hf.modules()]
     before: dict[int, tuple[Any, str]] = {}

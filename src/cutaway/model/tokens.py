@@ -28,7 +28,7 @@ class Tokens:
     """Token ids; padding positions hold any valid id."""
     mask: Bool[Tensor, "batch position"]
     """True where a position holds a real token."""
-    labels: Mapping[str, Int[Tensor, batch]] = field(default_factory=dict)
+    labels: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
     """Named positions: for each label and row, an index along `position`."""
 
     def __post_init__(self) -> None:
@@ -50,18 +50,18 @@ class Tokens:
         return self.ids.shape[0]
 
     @property
-    def lengths(self) -> Int[Tensor, batch]:
+    def lengths(self) -> Int[Tensor, " batch"]:
         """The number of real tokens in each row."""
         return self.mask.sum(dim=1)
 
     @property
-    def last(self) -> Int[Tensor, batch]:
+    def last(self) -> Int[Tensor, " batch"]:
         """The index of each row's last real token."""
         steps = torch.arange(self.ids.shape[1], device=self.ids.device)
         return (self.mask * steps).argmax(dim=1)
 
     @property
-    def first(self) -> Int[Tensor, batch]:
+    def first(self) -> Int[Tensor, " batch"]:
         """The index of each row's first real token."""
         return self.mask.int().argmax(dim=1)
 

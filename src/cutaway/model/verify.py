@@ -28,6 +28,7 @@ from einops import einsum
 from torch import Tensor
 
 from cutaway.errors import ModelError
+from cutaway.model.anatomy import weight_of
 from cutaway.model.edits import Edit, add, scale
 from cutaway.model.model import Model
 from cutaway.model.run import Run
@@ -132,7 +133,7 @@ def tolerance(dtype: torch.dtype) -> float:
 def probe(model: Model) -> tuple[Tokens, Tokens]:
     """A prompt of random tokens alone, and beside its own beginning, left-padded."""
     generator = torch.Generator().manual_seed(0)
-    rows = int(model.anatomy.embed.weight.shape[0])
+    rows = int(weight_of(model.anatomy.embed).shape[0])
     ids = torch.randint(min(3, rows - 1), rows, (_LENGTH,), generator=generator).tolist()
     alone = pad([ids], pad_id=0)
     return alone, pad([ids, ids[:_SHORT]], pad_id=0, padding="left")
