@@ -85,6 +85,19 @@ def test_no_words_leave_their_drawing(page: Page, file: Path) -> None:
     assert outside == []
 
 
+@pytest.mark.parametrize("width", [400, 1280])
+def test_opened_drawers_stay_inside_the_page(page: Page, file: Path, width: int) -> None:
+    page.open(file, width=width)
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    wide = page.evaluate(
+        "[...document.querySelectorAll('.card')].flatMap(card => "
+        "[...card.querySelectorAll('.scroll, .command, .plot, figcaption')].filter(part => "
+        "part.getBoundingClientRect().right > card.getBoundingClientRect().right)).length"
+    )
+    assert wide == 0
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 def test_the_first_stop_skips_to_the_report(page: Page, file: Path) -> None:
     page.open(file)
     page.press(*TAB)
@@ -102,6 +115,7 @@ def test_arrow_keys_read_a_heatmap(page: Page, file: Path) -> None:
         page.press(*key)
     said = page.evaluate("document.getElementById('tip').textContent")
     assert said.startswith("layer 1, head 1: L0H1 ")
+    page.evaluate("scrollBy({ top: 40, behavior: 'instant' })")
     assert page.evaluate("document.getElementById('tip').hidden") is False
     page.press("Escape", 27)
     assert page.evaluate("document.getElementById('tip').hidden") is True

@@ -89,7 +89,7 @@ def test_a_heatmap_says_every_label_value_and_interval() -> None:
         **SAID,
     )
     said = hints(figure)
-    assert "layer 0, head b: effect −1.25 (95 % CI −1.35 to −1.15)" in said
+    assert "layer 0, head b: effect −1.25 (95\u00a0% CI −1.35 to −1.15)" in said
     assert "layer 1, head b: effect not measured" in said
     assert len(said) == 4
     for text in ("a", "b", "0", "1", "layer", "head", "worse", "better", "+1.25", "−1.25"):
@@ -97,8 +97,8 @@ def test_a_heatmap_says_every_label_value_and_interval() -> None:
     assert figure.table is not None
     assert figure.table.rows[0] == (
         "0",
-        "0.50 (95 % CI 0.40 to 0.60)",
-        "−1.25 (95 % CI −1.35 to −1.15)",
+        "0.50 (95\u00a0% CI 0.40 to 0.60)",
+        "−1.25 (95\u00a0% CI −1.35 to −1.15)",
     )
 
 

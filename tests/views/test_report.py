@@ -113,7 +113,7 @@ def test_everything_said_is_on_the_page() -> None:
         "Title NAME",
         "Summary NAME",
         "75.0\u00a0%",
-        "95 % CI 65.0\u00a0% to 85.0\u00a0%",
+        "95\u00a0% CI 65.0\u00a0% to 85.0\u00a0%",
         "A sentence about NAME.",
         "cutaway study ioi --n 200 NAME",
         "2 more prompts",

@@ -65,9 +65,9 @@ def test_small_numbers_keep_two_digits_that_say_something() -> None:
 
 
 def test_an_estimate_says_its_interval() -> None:
-    assert Estimate(1, 0.5, 1.5).written() == "1.00 (95 % CI 0.50 to 1.50)"
+    assert Estimate(1, 0.5, 1.5).written() == "1.00 (95\u00a0% CI 0.50 to 1.50)"
     assert Estimate(1, math.nan, math.nan).written() == "1.00"
-    assert Estimate(0.004, 0.003, 0.005).written() == "0.0040 (95 % CI 0.0030 to 0.0050)"
+    assert Estimate(0.004, 0.003, 0.005).written() == "0.0040 (95\u00a0% CI 0.0030 to 0.0050)"
 
 
 def test_shortened_never_exceeds_its_limit() -> None:

@@ -178,8 +178,8 @@ def _legend(layout: _Layout, grid: _Grid, measure: str, ends: tuple[str, str]) -
     ]
     digits = 1 if limit >= 10 else decimals(limit)
     finite = grid.values[np.isfinite(grid.values)]
-    below = "≤ " if finite.size and finite.min() < -limit else ""
-    above = "≥ " if finite.size and finite.max() > limit else ""
+    below = "≤ " if finite.size and finite.min() < -1.005 * limit else ""
+    above = "≥ " if finite.size and finite.max() > 1.005 * limit else ""
     marks = [
         label(left + share * _LEGEND_WIDTH, top + 24, written, anchor=anchor)
         for share, written, anchor in (

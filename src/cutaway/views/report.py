@@ -51,7 +51,7 @@ class Fact:
             return ""
         low = number(self.value.low, self.digits, percent=self.percent)
         high = number(self.value.high, self.digits, percent=self.percent)
-        return f"95 % CI {low} to {high}"
+        return f"95\u00a0% CI {low} to {high}"
 
 
 @dataclass(frozen=True, kw_only=True)

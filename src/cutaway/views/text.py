@@ -37,7 +37,7 @@ class Estimate:
         ends = (self.mean, self.low, self.high) if self.has_interval else (self.mean,)
         digits = decimals(max(abs(end) for end in ends))
         mean, *rest = (number(end, digits, percent=percent, sign=sign) for end in ends)
-        return f"{mean} (95 % CI {rest[0]} to {rest[1]})" if rest else mean
+        return f"{mean} (95\u00a0% CI {rest[0]} to {rest[1]})" if rest else mean
 
 
 def inert(text: str, *, keep: str = "\n") -> str:

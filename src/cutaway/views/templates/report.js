@@ -41,6 +41,7 @@
     tip.style.left = `${left}px`;
     tip.style.top = `${above > 56 ? above : box.bottom + 8}px`;
   };
+  let walked = null; // the cell that the arrow keys are on; its hint stays while the page scrolls
   const hide = () => { tip.hidden = true; };
   for (const svg of all("svg.cutaway")) {
     svg.addEventListener("pointerover", (event) => {
@@ -50,8 +51,8 @@
     });
     svg.addEventListener("pointerleave", hide);
   }
-  addEventListener("scroll", hide, { passive: true });
-  addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  addEventListener("scroll", () => { if (walked) show(walked); else hide(); }, { passive: true, capture: true });
+  addEventListener("keydown", (event) => { if (event.key === "Escape") { walked = null; hide(); } });
 
   // Grids: one tab stop each, arrow keys walk the cells.
   const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -64,13 +65,14 @@
       if (at) at.classList.remove("at");
       at = next;
       at.classList.add("at");
+      walked = at;
       at.scrollIntoView({ block: "nearest", inline: "nearest" });
       show(at);
     };
     svg.setAttribute("tabindex", "0");
     svg.setAttribute("aria-keyshortcuts", Object.keys(steps).join(" "));
     svg.addEventListener("focus", () => { if (svg.matches(":focus-visible")) go(0, 0); });
-    svg.addEventListener("blur", () => { if (at) at.classList.remove("at"); at = null; hide(); });
+    svg.addEventListener("blur", () => { if (at) at.classList.remove("at"); at = walked = null; hide(); });
     svg.addEventListener("keydown", (event) => {
       const step = steps[event.key];
       if (!step) return;
