@@ -3,7 +3,7 @@
 "So Mary is such a good friend, isn't" is followed by " she", and with John by " he". The corrupt
 prompt has a name of the other gender in the same place. Labels: NAME, end.
 
-Held out: every example with a held-out name or a held-out template.
+Held out: every example whose clean prompt has a held-out name or a held-out template.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def generate(
             answers=(pronouns[gender],),
             wrong_answers=(pronouns[other],),
             variation={**wanted, "template": template, "gender": gender, "name": name},
-            held_out=template in HELD_OUT_TEMPLATES or held_out(name) or held_out(swapped),
+            held_out=template in HELD_OUT_TEMPLATES or held_out(name),
         )
 
     return collect(NAME, n, split, draw)

@@ -8,13 +8,12 @@ names, the one that was not repeated. S (the subject) occurs twice, IO (the indi
    the wrong one; "ABC" puts three unrelated names in the three places, so that neither is right.
 3. Labels: IO, S1, S1+1 (the token after S1), S2, end.
 
-Held out: every example with a held-out name or a held-out template.
+Held out: every example whose clean prompt has a held-out name or a held-out template.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 
 from cutaway.behaviours.builtin import words
 from cutaway.behaviours.builtin.sampling import (
@@ -98,7 +97,6 @@ def generate(
         people = (io, subject)
         clean, corrupt = _pair(template, order, people, None if swap else others, setting)
         sentence = _distractor(rng, wanted["distractor"], others[3])
-        named = (io, subject) if swap else (io, subject, *others[:3])
         return Example(
             clean=preceded(clean, sentence),
             corrupt=preceded(corrupt, sentence),
@@ -112,7 +110,7 @@ def generate(
                 "IO": io,
                 "S": subject,
             },
-            held_out=template in HELD_OUT_TEMPLATES or any(held_out(name) for name in named),
+            held_out=template in HELD_OUT_TEMPLATES or held_out(io) or held_out(subject),
         )
 
     return collect(NAME, n, split, draw)
@@ -155,12 +153,12 @@ def _pair(
     first, second = ("IO", "S1") if order == "ABBA" else ("S1", "IO")
     labels = {"A": first, "B": second, "S": "S2"}
     after = {"A" if first == "S1" else "B": "S1+1"}
-    clean: dict[str, str] = {"IO": io, "S1": subject, "S2": subject}
+    clean = dict[str, str](IO=io, S1=subject, S2=subject)
     corrupt = clean | {"S2": io}
     if unrelated is not None:
         corrupt = dict(zip(("IO", "S1", "S2"), unrelated, strict=False))
 
-    def filled(names: Mapping[str, str]) -> Prompt:
+    def filled(names: dict[str, str]) -> Prompt:
         slots = {slot: names[label] for slot, label in labels.items()} | setting
         return fill(template, slots, labels, after=after)
 
