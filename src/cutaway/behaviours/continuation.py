@@ -7,7 +7,8 @@
 
 Text written by a person may lack the space it means. A word of two letters or more right after a
 letter or a closing punctuation mark ("because" and "she") is therefore refused when the same word
-with a space would be another token; text written by a generator means every space and is not.
+with a space would be another token, and so is a space at the end of the prompt that should stand
+before the answer. Text written by a generator means every space, and is taken as it is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Continuation:
         self._prompt = prompt
         special = (tokenizer.bos_token_id, tokenizer.eos_token_id)
         unknown = tokenizer.unk_token_id
+        bare = encode(tokenizer, prompt.rstrip(), bos=False)
+        self._space_matters = prompt[-1:].isspace() and bare != encode(tokenizer, prompt, bos=False)
         self._unknown: int | None = None if unknown in special else unknown
         texts = ["", *answers]
         encoded = tokenizer([prompt + text for text in texts], add_special_tokens=False)
@@ -39,6 +42,11 @@ class Continuation:
         token = self._next(answer)
         if token is None:
             token = self._alone(answer)
+        if not explicit and self._space_matters and (token is None or answer[:1].isspace()):
+            return (
+                f"the prompt ends in a space, which belongs before {answer.lstrip()!r}; take it "
+                f"from the end of the prompt and put it before the answer"
+            )
         if explicit or answer[:1].isspace():
             return self._refused(answer) if token is None else token
         spaced = self._next(f" {answer}")
@@ -78,11 +86,6 @@ class Continuation:
     def _refused(self, answer: str) -> str:
         """Why an answer is not one token."""
         own, joined = self._with(""), self._with(answer)
-        if self._prompt[-1:].isspace() and joined[: len(own)] != own:
-            return (
-                f"the prompt ends in a space, which this tokenizer joins to {answer!r}; take the "
-                f"space from the end of the prompt and put it before the answer"
-            )
         ids = encode(self._tokenizer, answer, bos=False)
         if self._unknown is not None and self._unknown in ids:
             return f"{answer!r} is not in this tokenizer's vocabulary; choose a word that is"
