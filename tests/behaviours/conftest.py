@@ -19,10 +19,11 @@ from transformers import PreTrainedTokenizerFast
 
 SHARED = Path(__file__).parents[2] / "../shared"
 
-WORDS = """
+SPELLED = """
 <unk> <bos> <eos> When Mary and John Tom Sara went to the store , gave a drink she he was happy
 because said that
-""".split()
+"""
+WORDS = SPELLED.split()
 
 SENTENCES = (
     "When Mary and John went to the store, John gave a drink to Mary. Tom said that she was here. "

@@ -209,6 +209,20 @@ def test_pairs_of_different_numbers_are_refused(words) -> None:
         Behaviour.from_pairs("Tom was", "Sara was", " he", " she", words)
 
 
+def test_a_tokenizer_without_offsets_is_refused(words) -> None:
+    class Slow:
+        bos_token_id = eos_token_id = unk_token_id = None
+
+        def __call__(self, text: str, **options: object):
+            return words(text, **options)
+
+        def decode(self, ids: list[int], **options: object) -> str:
+            return words.decode(ids, **options)
+
+    with pytest.raises(BehaviourError, match="fast tokenizer, and Slow is not one"):
+        Behaviour.from_pairs(["Tom was"], ["Sara was"], [" he"], [" she"], Slow())
+
+
 def test_pronouns_with_a_real_tokenizer(shared) -> None:
     tokenizer = AutoTokenizer.from_pretrained(shared / "models/stories260k")
     found = Behaviour.from_csv(shared / "data/pronouns_stories260k.csv", tokenizer)
