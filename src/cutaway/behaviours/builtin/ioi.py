@@ -156,7 +156,7 @@ def _pair(
     clean = dict[str, str](IO=io, S1=subject, S2=subject)
     corrupt = clean | {"S2": io}
     if unrelated is not None:
-        corrupt = dict(zip(("IO", "S1", "S2"), unrelated, strict=False))
+        corrupt = dict[str, str](IO=unrelated[0], S1=unrelated[1], S2=unrelated[2])
 
     def filled(names: dict[str, str]) -> Prompt:
         slots = {slot: names[label] for slot, label in labels.items()} | setting
