@@ -42,6 +42,9 @@ _ROUTER = ("gate", "router")
 _ATTN_POST = ("post_self_attn_layernorm", "post_attention_layernorm", "post_attention_norm")
 _MLP_POST = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_moe_norm")
 _BEFORE_MLP = ("pre_feedforward_layernorm", "pre_mlp_layernorm")
+_READS_MID = (
+    *_BEFORE_MLP, "ln_2", "norm_2", "post_attention_layernorm", "final_layer_norm", "ffn_norm",
+)  # fmt: skip
 _BEFORE_ATTN = ("input_layernorm", "ln_1", "norm_1", "self_attn_layer_norm", "ln_attn")
 
 
@@ -73,6 +76,9 @@ class Layer:
     """The projection after it; None in a mixture of experts."""
     router: nn.Module | None
     """What chooses the experts, where there are experts."""
+    reads_mid: nn.Module
+    """The first module that reads the stream after the attention: the norm before the MLP, or the
+    MLP itself."""
     norm_across_heads: bool
     """Whether queries and keys are normalised over all heads together (OLMo 2): there, a change of
     one head's `q` reaches the others before the dot product."""
@@ -119,6 +125,8 @@ class Anatomy:
     """The soft cap on the logits, where there is one."""
     clip_qkv: float | None
     """A bound that clamps q, k and v, where there is one."""
+    own_kernel: bool
+    """Whether the inside of attention is read from the fused kernel's call."""
 
 
 def child(root: nn.Module, path: str) -> Any:
@@ -205,6 +213,7 @@ class _Reader:
         router = None if mlp is block else _first(mlp, _ROUTER)
         if router is not None and not (_first(mlp, ("experts",)) and hasattr(router, "weight")):
             router = None
+        after = self.attn_post_norm(block, names)
         dense = router is None and _first(mlp, ("experts",)) is None
         return Layer(
             block=block,
@@ -212,13 +221,23 @@ class _Reader:
             mlp=mlp,
             **self.projections(attn),
             o_proj=self.part(attn, family.o_proj, _OUT, "output projection"),
-            attn_post_norm=self.attn_post_norm(block, names),
+            attn_post_norm=after,
             mlp_post_norm=self.optional(block, family.mlp_post_norm, _MLP_POST),
             up=self.part(mlp, family.up, _UP, "first MLP projection") if dense else None,
             down=self.part(mlp, family.down, _DOWN, "last MLP projection") if dense else None,
             router=router,
+            reads_mid=self.reads_mid(block, mlp, after),
             norm_across_heads=self.norm_across_heads(attn),
         )
+
+    def reads_mid(
+        self, block: nn.Module, mlp: nn.Module, after: nn.Module | None
+    ) -> nn.Module:
+        for name in _READS_MID:
+            norm = child(block, name)
+            if isinstance(norm, nn.Module) and norm is not after:
+                return norm
+        return mlp
 
     def norm_across_heads(self, attn: nn.Module) -> bool:
         norm = _first(attn, _Q_NORM)
@@ -333,4 +352,5 @@ def anatomies(hf: Any) -> Iterator[Anatomy]:
             clip_qkv=family.clip_qkv(config)
             if family.clip_qkv
             else getattr(config, "clip_qkv", None),
+            own_kernel=family.own_kernel is not None and family.own_kernel(config),
         )

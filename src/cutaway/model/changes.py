@@ -70,7 +70,8 @@ class Value:
         if now.past and _varies_by_position(value, selection):
             return None
         try:
-            value = torch.broadcast_to(value, part.shape)
+            # A copy of its own: some families add to what they are given in place.
+            value = torch.broadcast_to(value, part.shape).clone()
         except RuntimeError:
             raise SiteError(
                 f"The value for {str(selection.site)!r} has the shape {tuple(value.shape)}, which "
@@ -146,7 +147,7 @@ class FromRun:
             selection.all_keys,
         )
         values = self.run[self.source]
-        indices = reading.indices(theirs, values.device)
+        indices = reading.indices(values, theirs)
         assert indices is not None
         values = values[indices] if indices else values
         if self.rows is not None:
@@ -279,7 +280,7 @@ class MeanOf:
             key_position=selection.where.key_position,
         )
         reading = Selection(self.source, where, self.run.tokens.rows([0]), selection.all_keys)
-        indices = reading.indices(rows, mean.device)
+        indices = reading.indices(mean, rows)
         assert indices is not None
         return _like(mean[indices] if indices else mean, part).expand(part.shape)
 

@@ -72,7 +72,7 @@ class BoundEdit:
 
     def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
         """The tensor with the edit's part changed; the others' bits are not touched."""
-        indices = self.selection.indices(now, x.device)
+        indices = self.selection.indices(x, now)
         if indices is None:
             return x
         new = self.edit.change(x[indices] if indices else x, self.selection, now)
@@ -80,7 +80,7 @@ class BoundEdit:
             return x
         if not indices:
             return new.to(x.dtype)
-        changed = x.clone()
+        changed = x.clone(memory_format=torch.contiguous_format)
         changed[indices] = new.to(x.dtype)
         return changed
 

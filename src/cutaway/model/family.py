@@ -64,6 +64,9 @@ class Family:
     """The number of key-value heads, when the configuration's usual names do not say."""
     clip_qkv: Callable[[Any], float | None] | None = None
     """A bound that clamps the projections after they are made."""
+    own_kernel: Callable[[Any], bool] | None = None
+    """Whether the fused kernel's call is to be opened rather than the family's eager attention,
+    where the two are not the same function."""
     unsupported: Callable[[Any], str | None] | None = None
     """Why a variant of this family cannot be opened, judging by its configuration."""
 
@@ -101,7 +104,13 @@ FAMILIES: dict[str, Family] = {
         Family(model_type="gpt_neox", packing="grouped"),
         Family(model_type="codegen", packing="codegen"),
         Family(model_type="bloom", packing="grouped", unsupported=_bloom_residual),
-        Family(model_type="falcon", packing="grouped", kv_heads=_falcon_kv_heads),
+        Family(
+            model_type="falcon",
+            packing="grouped",
+            kv_heads=_falcon_kv_heads,
+            # transformers' eager Falcon adds ALiBi twice: in the mask and to the scores.
+            own_kernel=lambda config: bool(config.alibi),
+        ),
         Family(
             model_type="mpt",
             packing="concat",

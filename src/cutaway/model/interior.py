@@ -11,8 +11,10 @@ attention calls, in the layer that is running:
 3. the softmax's result, less the column of a sink, is `pattern`.
 
 So each family's own arithmetic is what runs: nothing is re-implemented, and soft caps, sinks,
-ALiBi and sliding windows need no code here. Bloom's fused `baddbmm` is the one exception: it adds
+ALiBi and sliding windows need no code here. There are two exceptions. Bloom's fused `baddbmm` adds
 its ALiBi bias inside the product, so its scores are computed beside it and changes are added on.
+And where a family's eager attention is not the function that its fused kernel computes
+(`Family.own_kernel`), the kernel's call itself is opened into its definition.
 """
 
 from __future__ import annotations
@@ -94,6 +96,8 @@ class Interior(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.layer is None or self.paused or self.softened:
             return func(*args, **kwargs)
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            return self._fused(*args, **kwargs)
         if not self.scored:
             return self._before_scores(func, args, kwargs)
         if func in _SOFTMAXES:
@@ -175,6 +179,25 @@ class Interior(TorchFunctionMode):
         new = self._through("scores", shaped)
         self.scored = True
         return result if new is None else result + (new - shaped).reshape(result.shape)
+
+    def _fused(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:  # fmt: skip
+        query, turned = self._operands(query, key.transpose(-1, -2))
+        group = query.shape[1] // key.shape[1]
+        turned, value = (x.repeat_interleave(group, dim=1) for x in (turned, value))
+        factor = query.shape[-1] ** -0.5 if scale is None else scale
+        scores = self._scores(query @ turned * factor)
+        if is_causal:
+            ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(ahead, -torch.inf)
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, -torch.inf)
+        elif attn_mask is not None:
+            scores = scores + attn_mask
+        return self._pattern(scores.softmax(dim=-1)) @ value
 
     def _pattern(self, passed: Tensor) -> Tensor:
         self.softened = True

@@ -129,7 +129,10 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
-        return next(self.anatomy.embed.parameters()).device
+        placed = next(self.anatomy.embed.parameters()).device
+        # Weights that a device map keeps elsewhere until they are needed live on "meta".
+        hook = getattr(self.anatomy.embed, "_hf_hook", None)
+        return torch.device(hook.execution_device) if placed.type == "meta" and hook else placed
 
     @property
     def dtype(self) -> torch.dtype:

@@ -2,12 +2,12 @@
 
 Each port sits on one side of one module. Its codec turns what passes there into the site's shape
 (`view`), and a changed value back (`write`); a port whose value is not changed is never written,
-so that connecting it leaves every bit alone. Two sites are derived, because no module passes them:
+so that connecting it leaves every bit alone. Two sites need more than that:
 
-- `head_out`: z · W_O per head, made from what the output projection reads; a change is added to
-  what it returns;
-- `resid_mid`: resid_pre + attn_out; a change is added to attn_out, which is the same thing, since
-  the layer goes on from their sum.
+- `head_out` is z · W_O per head, which no module passes: it is made from what the output projection
+  reads, and a change is added to what it returns;
+- `resid_mid` is what the norm before the MLP reads, but the layer adds the same tensor again as its
+  residual: a change is written into that tensor.
 """
 
 from __future__ import annotations
@@ -36,10 +36,8 @@ class Passing:
     """Positions passing now (1 while generating with a cache)."""
     past: int = 0
     """Positions that are already cached."""
-    streams: dict[int, Tensor] = field(default_factory=dict)
-    """`resid_pre` of each layer, where a derived site needs it."""
     zs: dict[int, Tensor] = field(default_factory=dict)
-    """What each layer's output projection read, where a derived site needs it."""
+    """z of each layer whose `head_out` is wanted."""
 
 
 class Codec(Protocol):
@@ -192,22 +190,25 @@ class HeadOut:
         return out if self.multiplier == 1.0 else out * self.multiplier
 
     def write(self, passed: Tensor, old: Tensor, new: Tensor, now: Passing) -> Tensor:
-        change = (new - old).sum(dim=2) / self.multiplier
-        return passed + change.reshape(passed.shape).to(passed.dtype)
+        if torch.is_grad_enabled() and new.requires_grad:
+            return passed + ((new - old).sum(dim=2) / self.multiplier).to(passed.dtype)
+        # Summed afresh rather than corrected, so that no heads at all leave exactly the bias: a
+        # post-norm would blow up the residue.
+        summed = new.sum(dim=2) / self.multiplier + nothing(self.projection, now.zs[self.layer])
+        same = (new == old).all(dim=2)
+        return torch.where(same, passed, summed.to(passed.dtype))
 
 
-class ResidMid:
-    """resid_pre + attn_out, beside what the attention adds."""
+class StreamInPlace(Stream):
+    """The stream that a module reads while the layer holds on to the same tensor as its residual.
 
-    def __init__(self, layer: int, multiplier: float) -> None:
-        self.layer, self.multiplier = layer, multiplier
-
-    def view(self, passed: Tensor, now: Passing) -> Tensor:
-        added = passed if self.multiplier == 1.0 else passed * self.multiplier
-        return added + now.streams[self.layer].to(added.device)
+    Handing the module another tensor would leave the residual as it was, so a change is written
+    into the tensor itself, which belongs to this pass alone.
+    """
 
     def write(self, passed: Tensor, old: Tensor, new: Tensor, now: Passing) -> Tensor:
-        return passed + (new - old) / self.multiplier
+        passed.copy_(new.reshape(passed.shape))
+        return passed
 
 
 def per_head(projection: nn.Module, z: Tensor) -> Tensor:
@@ -221,24 +222,30 @@ def per_head(projection: nn.Module, z: Tensor) -> Tensor:
     if weight is not None:
         split = rearrange(weight, "d_model (head d_head) -> head d_head d_model", head=z.shape[2])
         return einsum(z, split, "b p head d_head, head d_head d_model -> b p head d_model")
-    nothing = projection(torch.zeros_like(z[:1, :1]).flatten(2))
+    bias = nothing(projection, z)
     alone: list[Tensor] = []
     for head in range(z.shape[2]):
         only = torch.zeros_like(z)
         only[:, :, head] = z[:, :, head]
-        alone.append(projection(only.flatten(2)) - nothing)
+        alone.append(projection.forward(only.flatten(2)) - bias)
     return torch.stack(alone, dim=2)
+
+
+def nothing(projection: nn.Module, z: Tensor) -> Tensor:
+    """What a projection gives for no heads at all: its bias, as (1, 1, d_model)."""
+    # `forward`, not a call: this happens inside a hook of the very module.
+    return projection.forward(torch.zeros_like(z[:1, :1]).flatten(2))
 
 
 def plain_weight(projection: nn.Module) -> Tensor | None:
     """An (out, in) weight when the module is exactly a linear layer, else None."""
     weight = getattr(projection, "weight", None)
-    if type(projection).__name__ == "Conv1D" and isinstance(weight, Tensor):
+    if not isinstance(weight, nn.Parameter) or type(weight.data) is not Tensor or weight.is_meta:
+        return None
+    if type(projection).__name__ == "Conv1D":
         return weight.T
-    plain = isinstance(projection, nn.Linear) and "Lora" not in type(projection).__name__
-    if plain and type(weight) is nn.Parameter and weight.is_floating_point():
-        return weight
-    return None
+    exact = type(projection) is nn.Linear or type(projection).__name__ == "FalconLinear"
+    return weight if exact and weight.is_floating_point() else None
 
 
 class Mixture:
@@ -292,7 +299,7 @@ def layer_ports(anatomy: Anatomy, index: int, layer: Layer, *, parallel: bool) -
             HeadOut(index, layer.o_proj, heads, 1.0 if layer.attn_post_norm else scale),
         ),
         Port(at("attn_out"), attn_end, "out", Stream(scale)),
-        *([] if parallel else [Port(at("resid_mid"), attn_end, "out", ResidMid(index, scale))]),
+        *([] if parallel else [Port(at("resid_mid"), layer.reads_mid, "in", StreamInPlace())]),
         *_mlp_ports(index, layer, scale),
         Port(at("resid_post"), layer.block, "out", Stream()),
     ]  # fmt: skip

@@ -58,7 +58,7 @@ def positions_of(wanted: Sequence[int | str], tokens: Tokens) -> Tensor:
         if isinstance(name, str):
             if name not in tokens.labels:
                 known = ", ".join(tokens.labels) or "none"
-                close = difflib.get_close_matches(name, list(tokens.labels), n=1)
+                close = difflib.get_close_matches(name, list(tokens.labels), n=1, cutoff=0.5)
                 hint = f"; did you mean {close[0]!r}?" if close else f" (known labels: {known})"
                 raise SiteError(f"These prompts have no position labelled {name!r}{hint}.")
             columns.append(tokens.labels[name])
@@ -97,7 +97,7 @@ class Selection:
             if part is not None:
                 positions_of(part, self.tokens)
 
-    def indices(self, now: Passing, device: torch.device) -> tuple[Tensor | slice, ...] | None:
+    def indices(self, x: Tensor, now: Passing) -> tuple[Tensor | slice, ...] | None:
         """What indexes the chosen part of the passing tensor; None when none of it is passing.
 
         One entry per axis up to the last one that is picked from. As soon as one is a tensor, all
@@ -114,34 +114,21 @@ class Selection:
         if len(only_one) == 1 and picked[last].ndim == 1:  # type: ignore[union-attr]
             chosen = picked[last]
             assert chosen is not None
-            return (*[slice(None)] * last, chosen.to(device))
+            return (*[slice(None)] * last, chosen.to(x.device))
         rows = picked[0] if picked[0] is not None else torch.arange(now.batch)
         shaped: list[Tensor | slice] = []
         for i in range(last + 1):
             part = picked[i] if i else rows
             if part is None:
-                part = torch.arange(self._length(axes[i], now))
+                part = torch.arange(x.shape[i])
             elif part.ndim == 2:
                 part = part[rows]
             shape = [1] * (last + 1)
             shape[i] = part.shape[-1]
             if part.ndim == 2:
                 shape[0] = part.shape[0]
-            shaped.append(part.reshape(shape).to(device))
+            shaped.append(part.reshape(shape).to(x.device))
         return tuple(shaped)
-
-    def shape(self, full: torch.Size, now: Passing) -> tuple[int, ...]:
-        """The shape of the chosen part of a tensor of shape `full`."""
-        axes = KINDS[self.site.kind].axes
-        picked = [self._axis(axis, now) for axis in axes]
-        return tuple(
-            size if part is None else int(part.shape[-1])
-            for size, part in zip(full, picked, strict=True)
-        )
-
-    def _length(self, axis: str, now: Passing) -> int:
-        spans_all = axis == "key_position" or (axis == "position" and self.all_keys)
-        return now.past + now.width if spans_all else now.width
 
     def _beams(self, now: Passing) -> int:
         return now.batch // len(self.tokens)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -62,7 +61,8 @@ def connected(
         interior: Interior | None = None
         if any(KINDS[site.kind].interior for site in wanted):
             interior = Interior(now, anatomy.n_heads, anatomy.n_kv_heads, run)
-            stack.enter_context(eager_attention(hf))
+            if not anatomy.own_kernel:
+                stack.enter_context(eager_attention(hf))
             stack.enter_context(interior)
         attach = _Attacher(now, interior, run, stack)
         attach.measure(hf)
@@ -102,23 +102,17 @@ def eager_attention(hf: nn.Module) -> Generator[None]:
 
 
 class _Remember:
-    """Keeps what the wanted derived sites are made from, as it is after every edit."""
-
-    _made_from = MappingProxyType({"head_out": "z", "resid_mid": "resid_pre"})
+    """Keeps z, as it is after every edit, where `head_out` is to be made from it."""
 
     def __init__(self, wanted: Collection[Site]) -> None:
-        self.sources = {
-            Site(self._made_from[site.kind], site.layer)
-            for site in wanted
-            if site.kind in self._made_from
-        }
+        self.sources = {Site("z", site.layer) for site in wanted if site.kind == "head_out"}
 
     def wants(self, site: Site) -> bool:
         return site in self.sources
 
     def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
         assert site.layer is not None
-        (now.zs if site.kind == "z" else now.streams)[site.layer] = x
+        now.zs[site.layer] = x
         return x
 
 

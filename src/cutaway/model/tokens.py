@@ -178,4 +178,10 @@ def single_token(tokenizer: Any, text: str) -> int:
 
 def token_strings(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """Each token as a person reads it, spaces included."""
-    return [tokenizer.decode([index], clean_up_tokenization_spaces=False) for index in ids]
+    pieces = tokenizer.convert_ids_to_tokens(list(ids))
+    texts = [tokenizer.decode([index], clean_up_tokenization_spaces=False) for index in ids]
+    return [
+        # SentencePiece writes a word's space as ▁, and drops it when the word is decoded alone.
+        f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text
+        for piece, text in zip(pieces, texts, strict=True)
+    ]

@@ -1,0 +1,90 @@
+"""Every listed family in its attention variants, as tiny configurations."""
+
+from typing import Any
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("gpt2", {}),
+    "gpt2-scaled-by-layer": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+    "gpt2-upcast": ("gpt2", {"reorder_and_upcast_attn": True}),
+    "gpt_bigcode-multi-query": ("gpt_bigcode", {"multi_query": True}),
+    "gpt_bigcode-multi-head": ("gpt_bigcode", {"multi_query": False}),
+    "gpt_neo": ("gpt_neo", {}),
+    "gpt_neox-parallel": ("gpt_neox", {"use_parallel_residual": True}),
+    "gpt_neox-sequential": ("gpt_neox", {"use_parallel_residual": False}),
+    "gptj": ("gptj", {}),
+    "codegen": ("codegen", {}),
+    "opt": ("opt", {}),
+    "bloom": ("bloom", {}),
+    "falcon-multi-query": (
+        "falcon",
+        {"multi_query": True, "new_decoder_architecture": False, "parallel_attn": True},
+    ),
+    "falcon-new": (
+        "falcon",
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "parallel_attn": True},
+    ),
+    "falcon-alibi-sequential": (
+        "falcon",
+        {
+            "multi_query": False,
+            "new_decoder_architecture": False,
+            "parallel_attn": False,
+            "num_kv_heads": 4,
+            "alibi": True,
+            "bias": True,
+        },
+    ),
+    "mpt": ("mpt", {}),
+    "biogpt": ("biogpt", {}),
+    "xglm": ("xglm", {}),
+    "llama-grouped": ("llama", {}),
+    "llama-multi-head": ("llama", {"num_key_value_heads": 4}),
+    "llama-multi-query-biased": (
+        "llama",
+        {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True},
+    ),
+    "mistral": ("mistral", {}),
+    "mixtral": ("mixtral", {}),
+    "qwen2": ("qwen2", {}),
+    "qwen2-sliding": ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}),
+    "qwen2_moe": ("qwen2_moe", {}),
+    "qwen3": ("qwen3", {}),
+    "qwen3_moe": ("qwen3_moe", {}),
+    "gemma": ("gemma", {}),
+    "gemma2": ("gemma2", {}),
+    "gemma3_text": ("gemma3_text", {}),
+    "phi": ("phi", {}),
+    "phi-qk-norm": ("phi", {"qk_layernorm": True}),
+    "phi3": ("phi3", {}),
+    "olmo": ("olmo", {}),
+    "olmo-clipped": ("olmo", {"clip_qkv": 0.5}),
+    "olmo2": ("olmo2", {}),
+    "olmoe": ("olmoe", {}),
+    "stablelm": ("stablelm", {}),
+    "stablelm-parallel-qk-norm": (
+        "stablelm",
+        {"use_parallel_residual": True, "qk_layernorm": True},
+    ),
+    "starcoder2": ("starcoder2", {}),
+    "cohere": ("cohere", {}),
+    "cohere-qk-norm": ("cohere", {"use_qk_norm": True}),
+    "cohere2": ("cohere2", {}),
+    "granite": (
+        "granite",
+        {
+            "residual_multiplier": 0.3,
+            "embedding_multiplier": 2.0,
+            "logits_scaling": 4.0,
+            "attention_multiplier": 0.2,
+        },
+    ),
+    "smollm3": ("smollm3", {}),
+    "glm4": ("glm4", {}),
+    "nemotron": ("nemotron", {}),
+    "gpt_oss": ("gpt_oss", {}),
+    "deepseek_v3": ("deepseek_v3", {}),
+    "deepseek_v3-full-q": ("deepseek_v3", {"q_lora_rank": None}),
+}
+
+ONE_OF_EACH_KIND = ["gpt2", "llama-grouped", "gptj", "bloom", "gemma2", "mixtral", "deepseek_v3"]
+"""A handful that between them have every kind of layer: for what needs no family twice."""
