@@ -109,7 +109,11 @@ def _zero_part(model: Model, layer: Layer, site: Site, stack: ExitStack) -> bool
         assert layer.up is not None
         fused = layer.up is getattr(layer.mlp, "gate_up_proj", None)
         if fused:
-            _out(layer.up, stack, lambda x: torch.cat([zero(x.chunk(2, -1)[0]), x.chunk(2, -1)[1]], -1))
+            _out(
+                layer.up,
+                stack,
+                lambda x: torch.cat([zero(x.chunk(2, -1)[0]), x.chunk(2, -1)[1]], -1),
+            )
         else:
             _out(layer.up, stack, zero)
     elif site.kind == "resid_mid":
@@ -195,7 +199,11 @@ def _zero_legacy(model: Model, layer: Layer, site: Site, stack: ExitStack) -> bo
         _out(module, stack, clear)
     elif model.family == "mpt":
         width = model.d_model // model.n_heads
-        rows = slice(None) if site.index is None else slice(site.index * width, (site.index + 1) * width)
+        rows = (
+            slice(None)
+            if site.index is None
+            else slice(site.index * width, (site.index + 1) * width)
+        )
 
         def third(x: torch.Tensor) -> torch.Tensor:
             parts = list(x.clone().chunk(3, dim=-1))
@@ -216,7 +224,11 @@ def _zero_legacy(model: Model, layer: Layer, site: Site, stack: ExitStack) -> bo
                 return x
             parts = [part.contiguous().clone() for part in original(*args)]
             repeat = parts[which].shape[dim] // (model.n_kv_heads if which else model.n_heads)
-            chosen = head if site.index is None else slice(site.index * repeat, (site.index + 1) * repeat)
+            chosen = (
+                head
+                if site.index is None
+                else slice(site.index * repeat, (site.index + 1) * repeat)
+            )
             parts[which].narrow(dim, 0, parts[which].shape[dim])[
                 (slice(None),) * dim + (chosen,)
             ] = 0

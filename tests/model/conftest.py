@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.model.variants import VARIANTS
 
 from cutaway.model import Model, open_model
 from cutaway.model.tiny import tiny
+from tests.model.variants import VARIANTS
 
 
 @cache

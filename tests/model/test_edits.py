@@ -41,7 +41,8 @@ def test_every_kind_of_change_does_what_it_says(opened: Open, ids: torch.Tensor)
         ablate(site, "mean"): before.mean(dim=(0, 1)).expand_as(before),
         ablate(site, "mean", per_position=True): before.mean(dim=0).expand_as(before),
         ablate(site, "mean", over=others): before.mean(dim=(0, 1)).expand_as(before),
-        project_out(site, vector): before - (before @ vector)[..., None] * vector / (vector @ vector),
+        project_out(site, vector): before
+        - (before @ vector)[..., None] * vector / (vector @ vector),
         replace(site, from_=others): others[site],
         apply(site, torch.relu): before.relu(),
     }
@@ -144,14 +145,16 @@ def test_freezing_holds_every_kept_site_of_a_kind(opened: Open, ids: torch.Tenso
 
 def test_edits_compose_in_order(opened: Open, ids: torch.Tensor) -> None:
     model = opened("gpt2")
-    run = model.run(ids, edits=[replace("attn_out.0", 2.0), scale("attn_out.0", 3.0)], keep=["attn_out.0"])
+    run = model.run(
+        ids, edits=[replace("attn_out.0", 2.0), scale("attn_out.0", 3.0)], keep=["attn_out.0"]
+    )
     assert bool((run["attn_out.0"] == 6).all())
 
 
 def test_edits_print_as_one_would_write_them() -> None:
     assert str(ablate("head_out.9.6")) == 'ablate("head_out.9", "zero", index=[6])'
     assert str(add("resid_post.6", torch.ones(4), position="S2")) == (
-        'add("resid_post.6", value, position=[\'S2\'])'
+        "add(\"resid_post.6\", value, position=['S2'])"
     )
 
 
@@ -219,7 +222,9 @@ def test_an_edit_that_gives_weight_to_too_many_experts_is_refused(
     opened: Open, ids: torch.Tensor
 ) -> None:
     model = opened("mixtral")
-    with pytest.raises(SiteError, match="gives weight to 4 experts of one token, but the layer mixes 2"):
+    with pytest.raises(
+        SiteError, match="gives weight to 4 experts of one token, but the layer mixes 2"
+    ):
         model.run(ids, edits=[replace("router.0", 0.25)])
     only = torch.zeros(4)
     only[3] = 1.0

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.model import by_hand
 
 from cutaway.errors import SiteError
 from cutaway.model import KINDS, Model, Site, ablate, replace
 from cutaway.model.taps import eager_attention
 from cutaway.model.tokens import Tokens, pad
+from tests.model import by_hand
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:

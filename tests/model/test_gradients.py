@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.model.variants import ONE_OF_EACH_KIND
 
 from cutaway.errors import SiteError
 from cutaway.model import Model, add, open_model
 from cutaway.model.tiny import tiny
+from tests.model.variants import ONE_OF_EACH_KIND
 
 Open = Callable[[str], Model]
 
@@ -17,7 +17,9 @@ def metric(logits: torch.Tensor) -> torch.Tensor:
     return logits[:, -1, 5] - logits[:, -1, 9]
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gptj", "bloom", "gemma2", "cohere", "granite"])
+@pytest.mark.parametrize(
+    "family", ["gpt2", "llama", "gptj", "bloom", "gemma2", "cohere", "granite"]
+)
 def test_gradients_are_finite_differences(family: str, ids: torch.Tensor) -> None:
     # Families mask with float64's smallest number but take the softmax in float32, so padding is
     # broken there, and nothing here pads.

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.model.variants import ONE_OF_EACH_KIND
 
 from cutaway.model import Model, Site, ablate, apply, open_model, replace, scale
 from cutaway.model.ports import Passing
 from cutaway.model.tiny import tiny
+from tests.model.variants import ONE_OF_EACH_KIND
 
 Open = Callable[[str], Model]
 
@@ -23,12 +23,17 @@ def traces(hf: Any) -> list[Any]:
         for hooks in (module._forward_hooks, module._forward_pre_hooks)
     ]
     forwards = ["forward" in vars(module) for module in hf.modules()]
-    weights = [(w.data_ptr(), w.requires_grad, w.dtype, float(w.detach().double().sum())) for w in hf.parameters()]
+    weights = [
+        (w.data_ptr(), w.requires_grad, w.dtype, float(w.detach().double().sum()))
+        for w in hf.parameters()
+    ]
     return [hooks, forwards, weights, hf.config._attn_implementation, hf.training]
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
-def test_nothing_stays_after_a_run_or_an_exception(opened: Open, name: str, ids: torch.Tensor) -> None:
+def test_nothing_stays_after_a_run_or_an_exception(
+    opened: Open, name: str, ids: torch.Tensor
+) -> None:
     model = opened(name)
     before = traces(model.hf)
     model.run(ids, keep=list(model.sites), edits=[ablate("z.0")])
@@ -93,7 +98,10 @@ def test_runs_of_several_threads_do_not_mix(opened: Open, ids: torch.Tensor) -> 
 
     def work(k: int) -> None:
         same = [
-            torch.equal(model.run(ids, edits=[scale("attn_out.0", float(k))], keep=["scores"]).tokens.ids, ids)
+            torch.equal(
+                model.run(ids, edits=[scale("attn_out.0", float(k))], keep=["scores"]).tokens.ids,
+                ids,
+            )
             and torch.equal(model.run(ids, edits=[scale("attn_out.0", float(k))]).logits, alone[k])
             for _ in range(5)
         ]

@@ -230,9 +230,7 @@ class _Reader:
             norm_across_heads=self.norm_across_heads(attn),
         )
 
-    def reads_mid(
-        self, block: nn.Module, mlp: nn.Module, after: nn.Module | None
-    ) -> nn.Module:
+    def reads_mid(self, block: nn.Module, mlp: nn.Module, after: nn.Module | None) -> nn.Module:
         for name in _READS_MID:
             norm = child(block, name)
             if isinstance(norm, nn.Module) and norm is not after:

@@ -73,14 +73,10 @@ def generate(
     """Continue prompts, with edits and taps connected at every step.
 
     Args:
-        model: the opened model.
-        prompt: text, texts, ids or a batch.
-        edits: interventions; see the module docstring for which steps they touch.
-        taps: called after the edits.
+        model, prompt, edits, taps: as in `Model.run`; see the module docstring for the steps.
         max_new_tokens: at most so many per prompt.
         temperature: 0 takes the likeliest token; above 0 samples.
-        top_k: sample among so many tokens.
-        top_p: sample among the likeliest tokens that make up this probability.
+        top_k, top_p: sample among so many tokens, or those that make up this probability.
         num_beams: beam search of this width.
         seed: for sampling.
         stream: called with each piece of text as it is made (one prompt, no beams).
