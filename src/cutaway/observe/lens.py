@@ -1,0 +1,181 @@
+"""The logit lens: what the model would answer if it stopped after each layer.
+
+nostalgebraist 2020, "interpreting GPT: the logit lens":
+
+1. run the prompts and keep the residual stream entering layer 0 and leaving every layer;
+2. at each position of interest, put it through the model's own final norm and unembedding;
+3. read the behaviour's answers off these logits: the logit difference between correct and wrong
+   answers, the probability and rank of the correct ones, and the likeliest token.
+
+The last reading is the model's own output. Earlier ones go through a norm and an unembedding that
+were trained for the last layer's stream, so that they show what is already readable there, not all
+that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cutaway.behaviours.behaviour import Behaviour
+from cutaway.behaviours.metrics import METRICS
+from cutaway.measure.batches import (
+    Progress,
+    Prompts,
+    batch_size_for,
+    batches,
+    coordinate,
+    named_positions,
+    side,
+)
+from cutaway.measure.finite import check_run
+from cutaway.measure.result import Result, interval, provenance
+from cutaway.model.model import Model
+from cutaway.model.run import Run
+from cutaway.model.select import positions_of
+from cutaway.model.sites import Site
+from cutaway.model.tokens import token_strings
+
+_DIMS = ("example", "layer", "position")
+_ARRAYS = ("logit_diff", "probability", "rank", "top_token", "top_text")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lens(Result):
+    """The logit lens at every layer; arrays are (example, layer, position).
+
+    The coordinate `layer` holds site names: "resid_pre.0" (the embeddings), then "resid_post.0" to
+    the last layer, which is the model's own output. `position` holds labels or numbers.
+    """
+
+    logit_diff: xr.DataArray
+    """Mean logit of the correct answers less that of the wrong ones."""
+    probability: xr.DataArray
+    """Probability of the correct answers, added up."""
+    rank: xr.DataArray
+    """How many tokens have a larger logit than the best correct answer; 0 when it is on top."""
+    top_token: xr.DataArray
+    """The id of the likeliest token."""
+    top_text: xr.DataArray
+    """That token as text (its id in digits when the model has no tokenizer)."""
+    provenance: Mapping[str, Any] = field(repr=False)
+    """Versions, model, data and settings."""
+
+    @property
+    def mean(self) -> xr.DataArray:
+        """The logit difference (layer, position), averaged over examples."""
+        return self.logit_diff.mean("example")
+
+    def interval(self, level: float = 0.95) -> xr.Dataset:
+        """`mean`, `low`, `high` of the logit difference (layer, position) over examples."""
+        return interval(self.logit_diff, level)
+
+    def to_dataset(self) -> xr.Dataset:
+        """All arrays in one."""
+        return xr.Dataset(
+            {name: getattr(self, name) for name in _ARRAYS}, attrs={"provenance": self.provenance}
+        )
+
+    @classmethod
+    def from_dataset(cls, data: xr.Dataset) -> Self:
+        """The inverse of `to_dataset`."""
+        return cls(**{name: data[name] for name in _ARRAYS}, provenance=data.attrs["provenance"])
+
+
+def logit_lens(
+    model: Model,
+    behaviour: Behaviour,
+    *,
+    positions: Sequence[int | str] | int | str | None = None,
+    prompts: Prompts = "clean",
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Lens:
+    """Read the residual stream of every layer as if it were the last.
+
+    `positions` are labels or numbers (negative ones count from a prompt's end), every label when
+    not given; `prompts` says which side of the pairs is run. Raises `SiteError` for a label or
+    position that not all prompts have.
+    """
+    names = named_positions(side(behaviour, prompts), positions)
+    sites = [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in range(model.n_layers))]
+    shape = (len(behaviour), len(sites), len(names))
+    found = {
+        "logit_diff": np.empty(shape), "probability": np.empty(shape),
+        "rank": np.empty(shape, dtype=np.int64), "top_token": np.empty(shape, dtype=np.int64),
+    }  # fmt: skip
+    size = batch_size_for(model, behaviour, batch_size)
+    for where, rows in batches(behaviour, size, progress):
+        run = model.run(side(rows, prompts), keep=sites)
+        check_run(model, run, where.start, prompts)
+        for name, part in _readings(model, run, rows, sites, names).items():
+            found[name][where] = part.numpy()
+    coords = {"layer": [str(site) for site in sites], "position": coordinate(names)}
+    arrays = {name: xr.DataArray(part, coords, _DIMS, name) for name, part in found.items()}
+    texts = _texts(model, found["top_token"])
+    return Lens(
+        **arrays,
+        top_text=xr.DataArray(texts, coords, _DIMS, "top_text"),
+        provenance=provenance(
+            model, behaviour,
+            {"method": "logit lens", "prompts": prompts, "positions": list(names)},
+        ),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _readings(
+    model: Model, run: Run, rows: Behaviour, sites: Sequence[Site], names: Sequence[int | str]
+) -> dict[str, Tensor]:
+    """Every array of `Lens` for one batch, (batch, site, position)."""
+    where = positions_of(names, run.tokens)
+    row = torch.arange(len(rows))
+    columns: dict[str, list[Tensor]] = {}
+    right: Tensor | None = None
+    for site in sites:
+        stream = run[site]
+        for place in where.T:
+            x = stream[row.to(stream.device), place.to(stream.device)]
+            logits = model.unembed(model.anatomy.final_norm(x))
+            right = _answers(rows, logits) if right is None else right
+            for name, value in _read(logits, right, rows).items():
+                columns.setdefault(name, []).append(value.cpu())
+    shape = (len(rows), len(sites), len(names))
+    return {name: torch.stack(parts, dim=1).reshape(shape) for name, parts in columns.items()}
+
+
+def _answers(rows: Behaviour, logits: Tensor) -> Bool[Tensor, "batch vocab"]:
+    right = torch.zeros(logits.shape, dtype=torch.bool)
+    for row, answers in enumerate(rows.answers):
+        right[row, list(answers)] = True
+    return right.to(logits.device)
+
+
+def _read(
+    logits: Float[Tensor, "batch vocab"], right: Bool[Tensor, "batch vocab"], rows: Behaviour
+) -> dict[str, Float[Tensor, " batch"]]:
+    best = logits.masked_fill(~right, -torch.inf).amax(dim=-1, keepdim=True)
+    return {
+        "logit_diff": METRICS["logit_diff"](logits, rows),
+        "probability": (logits.float().softmax(dim=-1) * right).sum(dim=-1),
+        "rank": (logits > best).sum(dim=-1),
+        "top_token": logits.argmax(dim=-1),
+    }
+
+
+def _texts(model: Model, ids: np.ndarray) -> np.ndarray:
+    """Token ids as text, decoding each different one once."""
+    different, place = np.unique(ids, return_inverse=True)
+    listed = [int(token) for token in different]
+    shown = [str(token) for token in listed]
+    if model.tokenizer is not None:
+        # netCDF text cannot hold the NUL character, which byte-level tokenizers have.
+        shown = [text.replace("\0", "␀") for text in token_strings(model.tokenizer, listed)]
+    return np.array(shown, dtype=str)[place].reshape(ids.shape)
