@@ -15,10 +15,11 @@ MAY_USE: dict[str, set[str]] = {
     "behaviours": {"errors", "model.tokens"},
     "gallery": {"errors", "model", "behaviours"},
     "opening": {"errors", "model", "behaviours", "gallery"},
-    "observe": {"errors", "model", "behaviours"},
-    "patch": {"errors", "model", "behaviours"},
+    "measure": {"errors", "model", "behaviours"},
+    "observe": {"errors", "model", "behaviours", "measure"},
+    "patch": {"errors", "model", "behaviours", "measure"},
     "views": {"errors"},
-    "study": {"errors", "model", "behaviours", "observe", "patch", "views"},
+    "study": {"errors", "model", "behaviours", "measure", "observe", "patch", "views"},
 }
 # The front door names everything, and loads it when it is first used; the command line imports
 # what a command needs when it runs.

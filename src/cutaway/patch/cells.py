@@ -1,0 +1,195 @@
+"""The cells of a sweep: which part of which site each of them touches, as values.
+
+A sweep is a grid of independent small edits of the same run. `Grid` holds its axes and lists its
+cells; a cell knows its coordinates, its site and its part, and makes its edit once it is told what
+to put there. Nothing here runs a model, so that whoever runs the cells (one forward each in
+`naive`) takes the same list.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from cutaway.behaviours.behaviour import Behaviour
+from cutaway.errors import CutawayError
+from cutaway.measure.batches import coordinate, named_positions
+from cutaway.model.edits import Edit
+from cutaway.model.model import Model
+from cutaway.model.select import Where
+from cutaway.model.sites import KINDS, Site
+
+Coordinate = int | str
+By = str | Sequence[str]
+
+
+class SweepError(CutawayError):
+    """A sweep that cannot be made: an axis, mode, metric or site that does not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One experiment of a sweep."""
+
+    coords: Mapping[str, Coordinate]
+    """Its place along each axis of the grid."""
+    site: Site
+    """The whole site that it touches."""
+    where: Where
+    """The part of it."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{axis} {value}" for axis, value in self.coords.items())
+
+
+MakeEdit = Callable[[Cell], Edit]
+"""What is put in a cell's place: given the cell, its edit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The axes of a sweep."""
+
+    kind: str
+    """The kind of site, one of `KINDS`."""
+    layers: tuple[int | None, ...]
+    """The layers swept, or the one that was named; (None,) for sites that exist once."""
+    axes: Mapping[str, tuple[Coordinate, ...]]
+    """The coordinates along each axis, in the order asked for."""
+    positions: tuple[Coordinate, ...] | None
+    """Positions that every cell touches together; None for all, or where they are an axis."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many coordinates each axis has."""
+        return tuple(len(values) for values in self.axes.values())
+
+    @property
+    def coords(self) -> dict[str, list[int] | list[str]]:
+        """The axes as coordinates of an array."""
+        return {axis: coordinate(values) for axis, values in self.axes.items()}
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every whole site that a cell touches."""
+        return tuple(Site(self.kind, layer) for layer in self.layers)
+
+    @property
+    def needs_lined_up(self) -> bool:
+        """Whether cells touch whole rows, so that another prompt must line up token by token."""
+        return self.positions is None and "position" not in self.axes
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, the last axis fastest."""
+        indexed = KINDS[self.kind].indexed
+        for values in product(*self.axes.values()):
+            at = dict(zip(self.axes, values, strict=True))
+            index = at.get(indexed) if indexed is not None else None
+            layer = at.get("layer", self.layers[0])
+            assert not isinstance(layer, str)
+            yield Cell(
+                coords=at,
+                site=Site(self.kind, layer),
+                where=Where(
+                    index=(index,) if isinstance(index, int) else None,
+                    position=(at["position"],) if "position" in at else self.positions,
+                    key_position=(at["key_position"],) if "key_position" in at else None,
+                ),
+            )
+
+
+def possible_axes(kind: str) -> tuple[str, ...]:
+    """What a kind of site can be swept by; `position` means the query's, in scores and patterns."""
+    known = KINDS[kind]
+    found = ["layer"] if known.per_layer else []
+    found += [known.indexed] if known.indexed else []
+    found += ["position"] if {"position", "query_position"} & set(known.axes) else []
+    return (*found, *(["key_position"] if "key_position" in known.axes else []))
+
+
+def sites_of(model: Model, site: str | Site, by: By) -> tuple[Site, ...]:
+    """The whole sites that a sweep touches, once `by` was found to fit them.
+
+    `site` is a kind ("head_out", all its layers) or a whole site ("head_out.9").
+    """
+    kind, layer = _kind_and_layer(site)
+    _check_axes(kind, layer, (by,) if isinstance(by, str) else tuple(by))
+    if layer is not None or not KINDS[kind].per_layer:
+        return (model.check_site(Site(kind, layer)),)
+    found = tuple(each for each in model.sites if each.kind == kind)
+    if not found:
+        model.check_site(Site(kind, 0))
+    return found
+
+
+def grid(
+    behaviour: Behaviour,
+    sites: Sequence[Site],
+    sizes: Mapping[str, int],
+    by: By,
+    positions: Sequence[Coordinate] | Coordinate | None,
+) -> Grid:
+    """The grid over `sites`, whose tensors have the given `sizes` along their axes.
+
+    Along `position` it takes `positions`, every label when not given; without that axis, the
+    positions given are touched together.
+    """
+    axes = (by,) if isinstance(by, str) else tuple(by)
+    along = {"position", "key_position"} & set(axes)
+    names: tuple[Coordinate, ...] | None = None
+    if positions is not None or along:
+        names = named_positions(behaviour.clean, positions)
+    coords: dict[str, tuple[Coordinate, ...]] = {}
+    for axis in axes:
+        if axis == "layer":
+            coords[axis] = tuple(site.layer for site in sites if site.layer is not None)
+        elif names is not None and axis in along:
+            coords[axis] = names
+        else:
+            coords[axis] = tuple(range(sizes[axis]))
+    together = names if positions is not None and "position" not in along else None
+    return Grid(
+        kind=sites[0].kind,
+        layers=tuple(site.layer for site in sites),
+        axes=coords,
+        positions=together,
+    )
+
+
+def _kind_and_layer(site: str | Site) -> tuple[str, int | None]:
+    if isinstance(site, str) and site in KINDS:
+        return site, None
+    if isinstance(site, str) and "." not in site:
+        near = difflib.get_close_matches(site, KINDS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}."
+        raise SweepError(f"There is no kind of site {site!r}; {hint}")
+    parsed = Site.parse(site)
+    if parsed.index is not None:
+        raise SweepError(
+            f"{str(parsed)!r} names one part; sweep {str(parsed.whole)!r} or {parsed.kind!r} "
+            f"by {KINDS[parsed.kind].indexed!r}."
+        )
+    return parsed.kind, parsed.layer
+
+
+def _check_axes(kind: str, layer: int | None, axes: tuple[str, ...]) -> None:
+    can = tuple(axis for axis in possible_axes(kind) if axis != "layer" or layer is None)
+    wrong = [axis for axis in axes if axis not in can]
+    if wrong and wrong[0] == "layer" and layer is not None:
+        raise SweepError(
+            f"'{kind}.{layer}' already names a layer; sweep {kind!r} by 'layer', or leave 'layer' "
+            "out of by."
+        )
+    if wrong or not axes or len(set(axes)) < len(axes):
+        found = ", ".join(map(repr, axes)) or "nothing"
+        raise SweepError(
+            f"{kind!r} cannot be swept by {found}; choose different ones of "
+            f"{', '.join(map(repr, can))}."
+        )
+    if "layer" in can and "layer" not in axes:
+        raise SweepError(
+            f"Sweeping {kind!r} by {', '.join(map(repr, axes))} leaves the layer open; add 'layer' "
+            f"to by, or name one, for example '{kind}.0'."
+        )

@@ -1,0 +1,105 @@
+"""Activation patching: change one place at a time, and see what happens to the behaviour.
+
+Meng et al. 2022, "Locating and Editing Factual Associations in GPT" (causal tracing); Wang et al.
+2022, "Interpretability in the Wild"; Zhang & Nanda 2023, "Towards Best Practices of Activation
+Patching". A sweep makes a grid of places (`cells`), says what is put there (`sources`), runs them
+(`naive`) and keeps the metric of every example (`effects`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import xarray as xr
+
+from cutaway.behaviours.behaviour import Behaviour
+from cutaway.behaviours.metrics import METRICS, Metric
+from cutaway.measure.batches import Progress, batch_size_for
+from cutaway.measure.result import provenance
+from cutaway.model.model import Model
+from cutaway.model.sites import Site
+from cutaway.patch.cells import By, Coordinate, Grid, SweepError, grid, sites_of
+from cutaway.patch.effects import Effects
+from cutaway.patch.naive import run_cells
+from cutaway.patch.sources import Mode, check_mode
+
+_SOURCE_BYTES = 512 * 2**20
+"""How much memory the run that cells are filled from may take."""
+
+
+def sweep(
+    model: Model,
+    behaviour: Behaviour,
+    site: str | Site,
+    *,
+    by: By = ("layer", "head"),
+    mode: Mode = "denoise",
+    metric: str | Metric | None = None,
+    positions: Sequence[Coordinate] | Coordinate | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Effects:
+    """Patch every cell of a grid in turn and measure the behaviour.
+
+    `site` is a kind ("head_out": every layer) or a whole site ("head_out.9"); `by` names the
+    grid's axes: `layer`, `head` (`kv_head` for k and v), `neuron`, `expert`, `position` (of the
+    query, in scores and patterns) and `key_position`. Along `position` lie `positions`, every
+    label when not given; without that axis, the positions given are patched together (all, when
+    not given). `mode` is explained in `patch.sources`; `metric` is a name of
+    `behaviours.METRICS` (the behaviour's own when not given), and `kl` compares with the clean
+    run. `seed` fixes the draw of mode "resample". `progress` is called with the forward passes done
+    and their total.
+
+    Raises `SweepError` or `SiteError` for what does not exist or does not fit together, before
+    anything long runs, and when activations are not finite.
+    """
+    chosen = _metric(behaviour.metric if metric is None else metric)
+    sites = sites_of(model, site, by)
+    probe = model.run(behaviour.clean.rows([0]), keep=list(sites))
+    sizes = dict(zip(sites[0].axes, probe[sites[0]].shape, strict=True))
+    cells = grid(behaviour, sites, sizes, by, positions)
+    check_mode(mode, behaviour, cells)
+    each = sum(kept.numel() * kept.element_size() for kept in probe.kept.values())
+    size = batch_size_for(model, behaviour, batch_size)
+    if batch_size is None:
+        size = max(1, min(size, _SOURCE_BYTES // each))
+    found = run_cells(
+        model, behaviour, cells, mode=mode, metric=chosen, batch_size=size, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    shape = (*cells.shape, len(behaviour))
+    return Effects(
+        values=xr.DataArray(
+            found.patched.reshape(shape), cells.coords, (*cells.axes, "example"), chosen.name
+        ),
+        clean=xr.DataArray(found.clean, dims="example", name=chosen.name),
+        corrupt=xr.DataArray(found.corrupt, dims="example", name=chosen.name),
+        site=str(site),
+        mode=mode,
+        metric=chosen.name,
+        provenance=provenance(model, behaviour, _settings(site, cells, mode, chosen, seed)),
+    )
+
+
+def _metric(metric: str | Metric) -> Metric:
+    if isinstance(metric, Metric):
+        return metric
+    if metric not in METRICS:
+        raise SweepError(f"There is no metric {metric!r}; choose one of {', '.join(METRICS)}.")
+    return METRICS[metric]
+
+
+def _settings(
+    site: str | Site, cells: Grid, mode: Mode, metric: Metric, seed: int
+) -> dict[str, object]:
+    together = list(cells.positions) if cells.positions is not None else None
+    return {
+        "method": "one forward pass per cell",
+        "site": str(site),
+        "by": list(cells.axes),
+        "positions": together,
+        "mode": mode,
+        "metric": metric.name,
+        "seed": seed if mode == "resample" else None,
+    }

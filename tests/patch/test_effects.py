@@ -1,0 +1,73 @@
+"""Effects: numbers worked out by hand, and the file they are kept in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from cutaway.behaviours import Behaviour
+from cutaway.errors import CutawayError
+from cutaway.model import Model
+from cutaway.patch import Effects, Mode, sweep
+
+
+def by_hand(mode: Mode) -> Effects:
+    """Two layers, two examples: clean 3 and 5, corrupt 1 and -1."""
+    return Effects(
+        values=xr.DataArray(
+            [[3.0, 5.0], [2.0, 1.0]], {"layer": [0, 1]}, ("layer", "example"), "logit_diff"
+        ),
+        clean=xr.DataArray([3.0, 5.0], dims="example"),
+        corrupt=xr.DataArray([1.0, -1.0], dims="example"),
+        site="resid_pre",
+        mode=mode,
+        metric="logit_diff",
+        provenance={},
+    )
+
+
+def test_recovery_comes_from_the_means() -> None:
+    found = by_hand("denoise")
+    assert found.gap == 4.0
+    assert found.mean.to_numpy().tolist() == [4.0, 1.5]
+    assert found.recovery.to_numpy().tolist() == [1.0, 0.375]
+    assert found.recovery_per_example.to_numpy().tolist() == [[1.0, 1.0], [0.5, 1 / 3]]
+
+
+def test_the_other_modes_count_what_is_lost() -> None:
+    for mode in ("noise", "zero", "mean", "resample"):
+        found = by_hand(mode)
+        assert found.mean.to_numpy().tolist() == [0.0, -2.5]
+        assert found.recovery.to_numpy().tolist() == [0.0, 0.625]
+
+
+def test_the_top_cells_as_a_table() -> None:
+    table = by_hand("denoise").top(1)
+    assert list(table.columns) == ["layer", "effect", "low", "high", "recovery"]
+    assert table.iloc[0]["layer"] == 0
+    assert table.iloc[0]["effect"] == 4.0
+    assert table.iloc[0]["low"] <= 4.0 <= table.iloc[0]["high"]
+    assert len(by_hand("noise").top(99)) == 2
+
+
+def test_effects_survive_being_saved(
+    opened: Callable[[str], Model], pairs: Behaviour, tmp_path: Path
+) -> None:
+    found = sweep(opened("gpt2"), pairs, "z", by=("layer", "head", "position"))
+    again = Effects.load(found.save(tmp_path / "heads.nc"))
+    assert again.to_dataset().identical(found.to_dataset())
+    assert again.values["position"].to_numpy().tolist() == ["there", "end"]
+    assert again.top(3).equals(found.top(3))
+    settings = again.provenance["configuration"]
+    assert settings["mode"] == "denoise"
+    assert settings["by"] == ["layer", "head", "position"]
+    assert again.provenance["behaviour"]["fingerprint"] == pairs.fingerprint
+    np.testing.assert_array_equal(again.interval()["low"], found.interval()["low"])
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CutawayError, match="cannot be saved as"):
+        by_hand("noise").save(tmp_path / "file" / "effects.nc")
