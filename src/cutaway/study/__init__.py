@@ -1,1 +1,28 @@
-"""."""
+"""The method, from behaviour to report: a plan of stages, each saved as it finishes."""
+
+from cutaway.study.attention import Attention
+from cutaway.study.blackbox import BlackBox
+from cutaway.study.lens import Lenses
+from cutaway.study.manifest import Manifest, StageRecord
+from cutaway.study.patching import Patching
+from cutaway.study.plan import PLAN
+from cutaway.study.runner import run
+from cutaway.study.settings import Settings
+from cutaway.study.stage import Inputs, Progress, Stage
+from cutaway.study.study import Study
+
+__all__ = [
+    "PLAN",
+    "Attention",
+    "BlackBox",
+    "Inputs",
+    "Lenses",
+    "Manifest",
+    "Patching",
+    "Progress",
+    "Settings",
+    "Stage",
+    "StageRecord",
+    "Study",
+    "run",
+]

@@ -1,0 +1,89 @@
+"""The commands of `cutaway`, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import cleandoc
+from typing import Annotated
+
+import typer
+
+from cutaway.cli.boundary import Group
+from cutaway.cli.generate import generate
+from cutaway.cli.listing import behaviours, models
+from cutaway.cli.look import check
+from cutaway.cli.study import study
+from cutaway.cli.sweep import sweep
+
+app = typer.Typer(
+    name="cutaway",
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from cutaway import __version__
+
+        print(f"cutaway {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Begin with [bold]cutaway study ioi[/bold]; every command has its own "
+    "[bold]--help[/bold] with examples."
+)
+def cutaway(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Open a language model and take one behaviour from prompts to evidence.
+
+    From "this language model does X" to "this circuit does X, and here is the evidence".
+    """
+
+
+def _command(run: Callable[..., None], *examples: str) -> None:
+    """Add a command; its docstring is its help, its examples come after the options."""
+    paragraphs = cleandoc(run.__doc__ or "").split("\n\n")
+    app.command(
+        help="\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs),
+        epilog="\n".join(["[bold]Examples[/bold]", *(f"  {line}" for line in examples)]),
+    )(run)
+
+
+_command(
+    study,
+    "cutaway study ioi",
+    "cutaway study ioi --model gpt2 --n 50",
+    "cutaway study greater-than --seed 1 --out my-study",
+    "cutaway study ioi --vary order=ABBA --vary corruption=ABC",
+    "cutaway study --prompts pairs.csv --model path/to/model",
+)
+_command(behaviours, "cutaway behaviours", "cutaway behaviours ioi")
+_command(models, "cutaway models")
+_command(check, "cutaway check", "cutaway check gpt2", "cutaway check path/to/model")
+_command(
+    sweep,
+    "cutaway sweep ioi",
+    "cutaway sweep ioi --site resid_pre --by layer,position --mode noise",
+    "cutaway sweep --prompts pairs.csv --model gpt2 --site mlp_out --by layer --out mlps.nc",
+)
+_command(
+    generate,
+    "cutaway generate 'Once upon a time'",
+    "cutaway generate 'Once upon a time' --ablate mlp_out.0 --max-new-tokens 40",
+    "cutaway generate 'When Mary and John' --ablate head_out.1.3 --ablate head_out.2.0",
+)
+
+
+def main() -> None:
+    """The entry point of the `cutaway` command."""
+    app()

@@ -1,0 +1,64 @@
+"""The study's directory: claimed before any work, and never taken from another study."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cutaway.errors import StudyError
+
+MANIFEST = "study.json"
+
+
+def check_output(out: Path) -> None:
+    """Refuse a directory that could not be written or holds something else; leave no trace.
+
+    Raises `StudyError` for a path that is a file, cannot be created or written, or is a directory
+    with other files in it than a study's.
+    """
+    made = claim(out)
+    for directory in reversed(made):
+        directory.rmdir()
+
+
+def claim(out: Path) -> list[Path]:
+    """Make the directory and prove that it can be written; gives the directories that were made."""
+    made: list[Path] = []
+    try:
+        for directory in (*reversed(out.parents), out):
+            if not directory.exists():
+                directory.mkdir()
+                made.append(directory)
+        probe = out / f".{os.getpid()}.part"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        for directory in reversed(made):
+            directory.rmdir()
+        raise StudyError(
+            f"The study cannot be written to {out} ({error.strerror or error}); name a directory "
+            "that can be written."
+        ) from error
+    others = [entry.name for entry in out.iterdir() if not entry.name.startswith(".")]
+    if others and not (out / MANIFEST).exists():
+        raise StudyError(
+            f"{out} holds other files ({sorted(others)[0]}, …) and no {MANIFEST}, so it is not a "
+            "study's directory; name a new or an empty one."
+        )
+    return made
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a file or directory to the first free `name.old`, `name.old-2`, …; gives that."""
+    target, count = path.with_name(f"{path.name}.old"), 1
+    while target.exists():
+        count += 1
+        target = path.with_name(f"{path.name}.old-{count}")
+    path.rename(target)
+    return target
+
+
+def clear_parts(directory: Path) -> None:
+    """Remove the half-written files that a kill left (`.name.part`)."""
+    for part in directory.glob(".*.part*"):
+        part.unlink(missing_ok=True)

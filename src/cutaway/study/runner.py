@@ -1,0 +1,213 @@
+"""Running a study: the plan, one stage after the other, each saved as it finishes.
+
+1. The directory is claimed before any work; one that belongs to another study is refused.
+2. Each stage's inputs get a fingerprint. A stage that is recorded as done with the same one, and
+   whose files still have the recorded hashes, is kept and its files are read.
+3. Otherwise it is computed, written whole (temporary file, then rename) and recorded. A file that
+   no longer is what was recorded is first put aside.
+4. Ctrl-C, a kill or an error in the middle of a stage loses that stage and nothing before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cutaway.behaviours import Behaviour
+from cutaway.errors import StudyError
+from cutaway.model import Model
+from cutaway.study.directory import check_output, claim, clear_parts, put_aside
+from cutaway.study.manifest import Manifest, StageRecord, describe, now
+from cutaway.study.plan import chosen_stages
+from cutaway.study.reproduce import script
+from cutaway.study.saving import DamagedFileError, sha256
+from cutaway.study.settings import Settings
+from cutaway.study.stage import Inputs, Progress, Silent, Stage
+from cutaway.study.study import Study
+
+
+def run(
+    model: Model,
+    behaviour: Behaviour,
+    out: str | Path,
+    *,
+    stages: Sequence[str] | None = None,
+    seed: int | None = None,
+    settings: Settings | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    command: str = "",
+    python: str = "",
+) -> Study:
+    """Study a behaviour in a model, and leave results and report in the directory `out`.
+
+    Args:
+        model: the opened model.
+        behaviour: its examples.
+        out: the study's directory; it goes on where an earlier run of the same study stopped.
+        stages: the stages wanted (those they need are run too); None means all of the plan.
+        seed: for bootstrap resamples and the choice of examples; wins over that of `settings`.
+        settings: how much to measure.
+        fresh: put a study that is there aside (`NAME.old`) and begin anew.
+        progress: is told how the work advances.
+        command: the command line that reproduces the study, for the report.
+        python: the same in Python; when not given, one is written from the model and the behaviour.
+
+    Raises:
+        StudyError: the directory cannot be written or belongs to another study, or there is no
+            such stage.
+    """
+    wanted = chosen_stages(stages)
+    directory = Path(out)
+    told = progress or Silent()
+    check_output(directory)
+    settled = settings or Settings()
+    if seed is not None:
+        settled = replace(settled, seed=seed)
+    text = python or script(model, behaviour, settled, directory)
+    manifest = describe(model, behaviour, settled, command, text)
+    if fresh and directory.exists() and any(directory.iterdir()):
+        told.noted(f"The study that was in {directory} is now in {put_aside(directory)}.")
+    claim(directory)
+    clear_parts(directory)
+    work = _Work(model, behaviour, settled, directory, _continued(manifest, directory), told)
+    return work.through(wanted)
+
+
+def _continued(manifest: Manifest, directory: Path) -> Manifest:
+    """The manifest to go on with: the saved one when it is the same study, else an error."""
+    saved = Manifest.read(directory)
+    if saved is None:
+        manifest.write(directory)
+        return manifest
+    differences = saved.differences(manifest)
+    if differences:
+        raise StudyError(
+            f"{directory} belongs to another study: {'; '.join(differences)}. Name another "
+            "directory (--out), or start afresh there (--fresh), which keeps the old study aside."
+        )
+    # an earlier version's stages have other fingerprints, so the new versions are the true ones
+    return replace(saved, versions=manifest.versions)
+
+
+class _Work:
+    """One pass through the plan."""
+
+    def __init__(
+        self,
+        model: Model,
+        behaviour: Behaviour,
+        settings: Settings,
+        directory: Path,
+        manifest: Manifest,
+        progress: Progress,
+    ) -> None:
+        self.model, self.behaviour, self.settings = model, behaviour, settings
+        self.directory, self.manifest, self.progress = directory, manifest, progress
+        self.results: dict[str, object] = {}
+        self.computed: list[str] = []
+
+    def through(self, stages: Sequence[Stage]) -> Study:
+        self.behaviour.save(self.directory / "behaviour")
+        for stage in stages:
+            inputs = self._fingerprint(stage)
+            kept = self._kept(stage, inputs)
+            if kept is None:
+                self._compute(stage, inputs)
+            else:
+                self.results[stage.name] = kept[0]
+                seconds = self.manifest.stages[stage.name].seconds
+                self.progress.finished(stage.name, stage.title, kept=True, seconds=seconds)
+        return Study(
+            directory=self.directory,
+            manifest=self.manifest,
+            results=self.results,
+            computed=tuple(self.computed),
+        )
+
+    def _fingerprint(self, stage: Stage) -> str:
+        """Of everything that the stage's result depends on."""
+        described = {
+            "stage": stage.name,
+            "versions": dict(self.manifest.versions),
+            "model": self.manifest.model["fingerprint"],
+            "device": self.manifest.model["device"],
+            "behaviour": self.manifest.behaviour["fingerprint"],
+            "settings": dict(self.manifest.settings),
+            "needs": {name: dict(self.manifest.stages[name].files) for name in stage.needs},
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _kept(self, stage: Stage, inputs: str) -> tuple[Any] | None:
+        """The saved result, when it is one of these inputs and whole."""
+        record = self.manifest.stages.get(stage.name)
+        if record is None or record.status != "done" or record.inputs != inputs:
+            return None
+        try:
+            for name, expected in record.files.items():
+                self._check(self.directory / name, expected)
+            return (stage.load(self.directory),)
+        except DamagedFileError as error:
+            aside = f", is kept as {put_aside(error.path).name}" if error.path.exists() else ""
+            self.progress.noted(f"{error}{aside}; the stage {stage.name!r} is done again.")
+            return None
+
+    @staticmethod
+    def _check(path: Path, expected: str) -> None:
+        if not path.exists():
+            raise DamagedFileError(f"{path} is gone", path)
+        if sha256(path) != expected:
+            raise DamagedFileError(f"{path} is not what was saved", path)
+
+    def _compute(self, stage: Stage, inputs: str) -> None:
+        self.progress.started(stage.name, stage.title)
+        began = time.perf_counter()
+        record = StageRecord(status="running", inputs=inputs, started=now())
+        with self._recorded(stage, record):
+            result = stage.compute(
+                Inputs(
+                    model=self.model,
+                    behaviour=self.behaviour,
+                    settings=self.settings,
+                    results=tuple(self.results[name] for name in stage.needs),
+                    origin=self._origin(),
+                    tick=self.progress.advanced,
+                )
+            )
+            files = stage.save(result, self.directory)
+            # what is used further on is what a later run will read
+            self.results[stage.name] = stage.load(self.directory)
+        seconds = round(time.perf_counter() - began, 3)
+        self._record(stage.name, replace(record, status="done", seconds=seconds, files=files))
+        self.computed.append(stage.name)
+        self.progress.finished(stage.name, stage.title, kept=False, seconds=seconds)
+
+    def _origin(self) -> dict[str, Any]:
+        """The study's provenance for results: everything in the manifest but the stages."""
+        names = ("versions", "model", "behaviour", "settings", "command", "python")
+        return {name: getattr(self.manifest, name) for name in names}
+
+    @contextmanager
+    def _recorded(self, stage: Stage, record: StageRecord) -> Generator[None]:
+        """Have the manifest say that the stage runs, and how it ended if it did not finish."""
+        self._record(stage.name, record)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._record(stage.name, replace(record, status="interrupted"))
+            raise
+        except Exception as error:
+            # a full disk may refuse this as well; the error that led here is the one to see
+            with suppress(OSError):
+                self._record(stage.name, replace(record, status="failed", message=str(error)))
+            raise
+
+    def _record(self, name: str, record: StageRecord) -> None:
+        self.manifest = replace(self.manifest, stages={**self.manifest.stages, name: record})
+        self.manifest.write(self.directory)

@@ -1,0 +1,70 @@
+"""What a study leaves: its results as values, and the directory that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from cutaway.errors import StudyError
+from cutaway.observe import Attribution
+from cutaway.study.attention import Attention
+from cutaway.study.blackbox import BlackBox
+from cutaway.study.lens import Lenses
+from cutaway.study.manifest import Manifest
+from cutaway.study.patching import Patching
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study, as far as it was run."""
+
+    directory: Path
+    """Where everything is saved."""
+    manifest: Manifest
+    """What `study.json` says."""
+    results: Mapping[str, object]
+    """Each stage's result by the stage's name."""
+    computed: tuple[str, ...]
+    """The stages that were computed in this run; the others were kept from an earlier one."""
+
+    @property
+    def blackbox(self) -> BlackBox:
+        """The behaviour as measured from outside."""
+        return self._result("blackbox", BlackBox)
+
+    @property
+    def lens(self) -> Lenses:
+        """What each layer would answer."""
+        return self._result("lens", Lenses)
+
+    @property
+    def attribution(self) -> Attribution:
+        """What each part adds to the logit difference."""
+        return self._result("attribution", Attribution)
+
+    @property
+    def patching(self) -> Patching:
+        """What moving one activation between runs does."""
+        return self._result("patching", Patching)
+
+    @property
+    def attention(self) -> Attention:
+        """Where the strongest heads look."""
+        return self._result("attention", Attention)
+
+    @property
+    def report(self) -> Path:
+        """The report's file."""
+        return self._result("report", Path)
+
+    def _result(self, stage: str, kind: type[Result]) -> Result:
+        found = self.results.get(stage)
+        if not isinstance(found, kind):
+            raise StudyError(
+                f"This study was run without the stage {stage!r}; run it with stages=[{stage!r}]."
+            )
+        return found
