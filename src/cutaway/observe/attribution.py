@@ -26,6 +26,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import torch
 import xarray as xr
+from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -36,7 +37,7 @@ from cutaway.measure.finite import check_run
 from cutaway.measure.result import provenance
 from cutaway.model.model import Model
 from cutaway.model.norm import FrozenNorm, frozen
-from cutaway.model.ports import Passing
+from cutaway.model.ports import Passing, per_head
 from cutaway.model.sites import Site
 from cutaway.model.verify import tolerance
 from cutaway.observe.contributions import Attribution, Parts, refuse_unless_sum
@@ -100,7 +101,7 @@ class _Method:
         self.adds_up: bool | None = None
         self.post_norms = [self._post_norm(layer) for layer in range(model.n_layers)]
         layers = range(model.n_layers)
-        kinds = ("head_out", "attn_out", "mlp_out")
+        kinds = ("z", "attn_out", "mlp_out")
         self.sites = [
             *(Site(kind, layer) for kind in kinds for layer in layers),
             *(Site(name) for name in ("embed", "pos_embed") if model.is_present(Site(name))),
@@ -110,7 +111,8 @@ class _Method:
     @property
     def embeddings(self) -> str:
         """What the embeddings' contribution was read from."""
-        return "embed + pos_embed" if self.adds_up else "resid_pre.0"
+        listed = [str(site) for site in self.sites if site.kind in ("embed", "pos_embed")]
+        return " + ".join(listed) if self.adds_up else "resid_pre.0"
 
     @torch.no_grad()
     def __call__(
@@ -146,9 +148,9 @@ class _Method:
             **self._embeddings(kept, g),
         }
         for layer in range(model.n_layers):
-            heads = kept[Site("head_out", layer)]
+            heads = self._heads(layer, kept[Site("z", layer)])
             through = self._through_post_norm(layer, heads, g).to(heads.device)
-            each = torch.einsum("b h d, b d -> b h", heads, through)
+            each = einsum(heads, through, "b head d, b d -> b head").to(g.device)
             found |= {f"head_out.{layer}.{head}": each[:, head] for head in range(each.shape[1])}
             found[f"attn_bias.{layer}"] = _dot(kept[Site("attn_out", layer)], g) - each.sum(dim=1)
             found[f"mlp_out.{layer}"] = _dot(kept[Site("mlp_out", layer)], g)
@@ -172,7 +174,16 @@ class _Method:
         norm = self.model.anatomy.layers[layer].attn_post_norm
         if norm is None:
             return None
-        return frozen(norm, self.model.d_model, self.model.device, self.model.dtype)
+        device = next((w.device for w in norm.parameters()), self.model.device)
+        return frozen(norm, self.model.d_model, device, self.model.dtype)
+
+    def _heads(
+        self, layer: int, z: Float[Tensor, "batch head d_head"]
+    ) -> Float[Tensor, "batch head d_model"]:
+        """What `head_out` holds at `end`, made there only: at every position it would be large."""
+        part = self.model.anatomy.layers[layer]
+        heads = at_least_float32(per_head(part.o_proj, z.to(self.model.dtype)[:, None])[:, 0])
+        return heads if part.attn_post_norm is not None else heads * self.model.anatomy.multiplier
 
     def _through_post_norm(
         self, layer: int, heads: Float[Tensor, "batch head d_model"], g: Tensor

@@ -66,8 +66,9 @@ class Attribution(Result):
     before_cap: bool
     """Whether the family caps its logits softly, so that `target` is the difference before that."""
     embeddings: str
-    """"embed + pos_embed", or "resid_pre.0" where a family multiplies or normalises them: there
-    `embed` stands for the whole stream that enters the first layer."""
+    """What the embeddings' contributions were read from: "embed", "embed + pos_embed", or
+    "resid_pre.0" where a family multiplies or normalises them, and `embed` stands for the whole
+    stream that enters the first layer."""
     provenance: Mapping[str, Any] = field(repr=False)
     """Versions, model, data and settings."""
 
