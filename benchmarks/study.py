@@ -25,7 +25,7 @@ def once(behaviour: str) -> tuple[float, float]:
     """Seconds, and peak resident MiB, of one study."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "study"
-        command = [sys.executable, "-c", RUN, "study", behaviour, "--output", str(out)]
+        command = [sys.executable, "-c", RUN, "study", behaviour, "--out", str(out)]
         start = time.perf_counter()
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(child.pid, 0)
