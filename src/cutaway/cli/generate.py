@@ -6,40 +6,43 @@ from typing import Annotated, Literal
 
 import typer
 
-from cutaway.cli.options import Device, Dtype, ModelName, RemoteCode, Revision, Seed, opened
+from cutaway.cli.inputs import opened
+from cutaway.cli.options import Device, Dtype, ModelName, RemoteCode, Revision, Seed
+
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")]
+Ablated = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ablate",
+        metavar="SITE",
+        help="Take this site away at every step (head_out.1.3, mlp_out.0); may be given several "
+        "times.",
+    ),
+]
+ModeName = Annotated[
+    Literal["zero", "mean"],
+    typer.Option(
+        "--mode", help="What an ablated site becomes: zero, or its mean over the prompt's tokens."
+    ),
+]
+NewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, metavar="N", help="At most so many new tokens.")
+]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        "--temperature", min=0.0, metavar="T", help="0: the likeliest token; above 0: sample."
+    ),
+]
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")],
+    prompt: Prompt,
     model: ModelName = None,
-    ablate: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--ablate",
-            metavar="SITE",
-            help="Take this site away at every step (head_out.1.3, mlp_out.0); may be given "
-            "several times.",
-        ),
-    ] = None,
-    mode: Annotated[
-        Literal["zero", "mean"],
-        typer.Option(
-            "--mode", help="What an ablated site becomes: nothing, or its mean over this prompt."
-        ),
-    ] = "zero",
-    max_new_tokens: Annotated[
-        int,
-        typer.Option("--max-new-tokens", min=1, metavar="N", help="At most so many."),
-    ] = 20,
-    temperature: Annotated[
-        float,
-        typer.Option(
-            "--temperature",
-            min=0.0,
-            metavar="T",
-            help="0: the likeliest token; above 0: sample.",
-        ),
-    ] = 0.0,
+    ablate: Ablated = None,
+    mode: ModeName = "zero",
+    max_new_tokens: NewTokens = 20,
+    temperature: Temperature = 0.0,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -65,10 +68,12 @@ def generate(
         made = loaded.generate(
             prompt, edits=changes, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         )
-        return made.texts[0]
+        # prompt and answer are decoded together, since some tokenizers drop a first space
+        whole = [*made.tokens.row_ids(0), *made.ids[0].tolist()]
+        return loaded.tokenizer.decode(whole, skip_special_tokens=True)
 
     if edits:
-        print(f"unchanged: {prompt}{continued([])}")
-        print(f"without {', '.join(map(str, sites))}: {prompt}{continued(edits)}")
+        print(f"unchanged: {continued([])}")
+        print(f"without {', '.join(map(str, sites))}: {continued(edits)}")
     else:
-        print(f"{prompt}{continued([])}")
+        print(continued([]))

@@ -22,7 +22,7 @@ def behaviours(
     from rich.table import Table
 
     from cutaway.behaviours import listing
-    from cutaway.cli.options import check_named
+    from cutaway.cli.inputs import check_named
 
     if name is not None:
         check_named(name, None)

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from cutaway.cli.options import Device, Dtype, RemoteCode, Revision, opened
+from cutaway.cli.inputs import opened
+from cutaway.cli.options import AnyModel, Device, Dtype, RemoteCode, Revision
 
 
 def check(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A shipped model, a hub name or a directory. Left out: the shipped model.",
-            show_default=False,
-        ),
-    ] = None,
+    model: AnyModel = None,
     device: Device = None,
     dtype: Dtype = None,
     revision: Revision = None,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from cutaway.cli.boundary import Interrupted
+from cutaway.cli.inputs import check_named, chosen_behaviour, opened, study_name, variations
 from cutaway.cli.options import (
+    BehaviourName,
     Count,
     Device,
     Dtype,
@@ -20,64 +21,67 @@ from cutaway.cli.options import (
     Revision,
     Seed,
     Vary,
-    check_named,
-    chosen_behaviour,
-    opened,
-    variations,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cutaway.study import Study
+    from cutaway.behaviours import Behaviour
+    from cutaway.model import Model
+    from cutaway.study import Settings, Study
+
+
+class Source(NamedTuple):
+    """What the user named."""
+
+    opened_as: str
+    """The model, as it was given; empty for the shipped one."""
+    prompts: str | None
+    """The file with the pairs, if there was one."""
+
+
+Out = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        help="The study's directory. Left out: cutaway-studies/BEHAVIOUR-MODEL.",
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option("--fresh", help="Begin anew; a study that is there is kept aside (DIR.old)."),
+]
+Stages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stage",
+        metavar="STAGE",
+        help="Run only this stage and what it needs; may be given several times.",
+    ),
+]
+PatchExamples = Annotated[
+    int,
+    typer.Option("--patch-examples", min=1, metavar="N", help="At most so many pairs are patched."),
+]
+Heads = Annotated[
+    int, typer.Option("--heads", min=1, metavar="N", help="Show the attention of so many heads.")
+]
 
 
 def study(
-    behaviour: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="BEHAVIOUR",
-            help="A built-in behaviour (`cutaway behaviours` lists them); with --prompts, a name "
-            "for your own, which may be left out.",
-            show_default=False,
-        ),
-    ] = None,
+    behaviour: BehaviourName = None,
     model: ModelName = None,
     prompts: Prompts = None,
     n: Count = 100,
     seed: Seed = 0,
     vary: Vary = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="The study's directory. Left out: cutaway-studies/BEHAVIOUR-MODEL.",
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool,
-        typer.Option("--fresh", help="Begin anew; a study that is there is kept aside (DIR.old)."),
-    ] = False,
-    stage: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stage",
-            metavar="STAGE",
-            help="Run only this stage and what it needs; may be given several times.",
-        ),
-    ] = None,
-    patch_examples: Annotated[
-        int,
-        typer.Option(
-            "--patch-examples", min=1, metavar="N", help="At most so many pairs are patched."
-        ),
-    ] = 32,
-    heads: Annotated[
-        int,
-        typer.Option("--heads", min=1, metavar="N", help="Show the attention of so many heads."),
-    ] = 4,
+    out: Out = None,
+    fresh: Fresh = False,
+    stage: Stages = None,
+    patch_examples: PatchExamples = 32,
+    heads: Heads = 4,
     device: Device = None,
     dtype: Dtype = None,
     revision: Revision = None,
@@ -87,11 +91,13 @@ def study(
 
     Measures the behaviour from outside, reads each layer with the logit lens, attributes the answer
     to the model's parts, patches every head and every layer and position, and writes report.html.
+
     Every stage is saved as it finishes: after Ctrl-C the same command goes on where it stopped, and
     run again it recomputes nothing.
     """
     from cutaway.study.directory import check_output
     from cutaway.study.plan import chosen_stages
+    from cutaway.study.settings import Settings
 
     check_named(behaviour, prompts)
     chosen_stages(stage)
@@ -100,45 +106,49 @@ def study(
     check_output(directory)
     loaded = opened(model, device, dtype, revision, trust_remote_code)
     examples = chosen_behaviour(behaviour, prompts, loaded, n=n, seed=seed, vary=vary)
+    settings = Settings(seed=seed, patch_examples=patch_examples, heads_shown=heads)
+    source = Source(opened_as=model or "", prompts=prompts)
+    found = _run(loaded, examples, directory, settings, source, stages=stage, fresh=fresh)
+    _summary(found)
 
+
+def _run(
+    model: Model,
+    examples: Behaviour,
+    directory: Path,
+    settings: Settings,
+    source: Source,
+    *,
+    stages: list[str] | None,
+    fresh: bool,
+) -> Study:
+    """Run the study with bars; Ctrl-C says how to go on."""
     import cutaway.study
     from cutaway.cli.bars import Bars
     from cutaway.study.reproduce import script
 
-    settings = cutaway.study.Settings(seed=seed, patch_examples=patch_examples, heads_shown=heads)
-    python = script(loaded, examples, settings, directory, opened_as=model or "", prompts=prompts)
+    python = script(
+        model, examples, settings, directory, opened_as=source.opened_as, prompts=source.prompts
+    )
     try:
         with Bars() as bars:
-            bars.noted(f"{examples.name}: {len(examples)} pairs in {loaded.name}, to {directory}")
-            found = cutaway.study.run(
-                loaded, examples, directory, stages=stage, seed=seed, settings=settings,
-                fresh=fresh, progress=bars, command=_command(), python=python,
+            bars.noted(f"{examples.name}: {len(examples)} pairs in {model.name}, to {directory}")
+            return cutaway.study.run(
+                model, examples, directory, stages=stages, settings=settings, fresh=fresh,
+                progress=bars, command=_command(), python=python,
             )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted(
             f"Interrupted. Every finished stage is in {directory}; the same command (without "
             "--fresh) goes on from there."
         ) from None
-    _summary(found)
 
 
 def _directory(name: str | None, prompts: str | None, model: str | None, out: str | None) -> Path:
     """Where the study goes."""
     from pathlib import Path
 
-    from cutaway import gallery
-
-    if out is not None:
-        return Path(out)
-    source = model or gallery.DEFAULT
-    short = Path(source).resolve().name if Path(source).is_dir() else source
-    named = name or Path(prompts or "").stem
-    return Path("cutaway-studies") / _safe(f"{named}-{short}")
-
-
-def _safe(name: str) -> str:
-    """A name that can be one directory."""
-    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "study"
+    return Path("cutaway-studies") / study_name(name, prompts, model) if out is None else Path(out)
 
 
 def _command() -> str:

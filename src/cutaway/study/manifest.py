@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from cutaway import __version__
 from cutaway.behaviours import Behaviour
+from cutaway.behaviours.provenance import version
 from cutaway.errors import StudyError
 from cutaway.model import Model
 from cutaway.study.directory import MANIFEST
@@ -117,7 +117,7 @@ def describe(
 ) -> Manifest:
     """The manifest of a study that has not begun."""
     versions = {"python": platform.python_version()}
-    versions |= {"cutaway": __version__, **{name: metadata.version(name) for name in _PACKAGES}}
+    versions |= {"cutaway": version(), **{name: metadata.version(name) for name in _PACKAGES}}
     return Manifest(
         versions=versions,
         model={
