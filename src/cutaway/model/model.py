@@ -66,7 +66,7 @@ class Model:
         )  # fmt: skip
         self._present = frozenset(self.sites)
         self._lock = threading.RLock()
-        self._accepts = frozenset(inspect.signature(hf.forward).parameters)
+        self.accepts = frozenset(inspect.signature(hf.forward).parameters)
 
     def __repr__(self) -> str:
         return (
@@ -267,7 +267,7 @@ class Model:
         every = [*self.bind(edits, tokens), *taps, recorder]
         trained = graph or grad_of is not None
         with self.connected(every), torch.enable_grad() if trained else torch.no_grad():
-            logits = self._forward(tokens)
+            logits = self.forward(tokens, use_cache=False)
             kept = ordered(recorder.kept)
             gradients = self._gradients(grad_of, logits, kept) if grad_of is not None else {}
         if not graph:
@@ -317,12 +317,12 @@ class Model:
         with self._lock, quiet, connected(self.hf, self.anatomy, self.ports, taps):
             yield
 
-    def _forward(self, tokens: Tokens) -> Tensor:
-        padded = not bool(tokens.mask.all())
-        arguments: dict[str, Any] = {"input_ids": tokens.ids, "use_cache": False}
-        if padded:
+    def forward(self, tokens: Tokens, **arguments: Any) -> Float[Tensor, "batch position vocab"]:
+        """The untouched model's own forward, told about padding where there is any."""
+        arguments["input_ids"] = tokens.ids
+        if not bool(tokens.mask.all()):
             arguments["attention_mask"] = tokens.mask.long()
-            if "position_ids" in self._accepts:
+            if "position_ids" in self.accepts:
                 arguments["position_ids"] = tokens.position_ids
         with explained(tokens, self):
             return self.hf(**arguments).logits
@@ -360,6 +360,21 @@ class Model:
         if bias is None:
             return torch.zeros(ids.shape, device=weight_of(self.anatomy.lm_head).device)
         return bias[ids.to(bias.device)].detach().float() * self.anatomy.logit_scale
+
+    @cached_property
+    def blocks_return_tuples(self) -> bool:
+        """Whether this family's layers return their stream in a tuple."""
+        seen: list[bool] = []
+
+        def look(module: Any, args: Any, out: Any) -> None:
+            seen.append(isinstance(out, tuple))
+
+        handle = self.anatomy.layers[0].block.register_forward_hook(look)
+        try:
+            self.run(torch.zeros(1, 1, dtype=torch.long))
+        finally:
+            handle.remove()
+        return seen[0]
 
     @cached_property
     def frozen_norm(self) -> FrozenNorm:

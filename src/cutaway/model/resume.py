@@ -1,0 +1,211 @@
+"""Running the rest of a model: from a layer on, from a position on.
+
+A forward pass that differs from one already run only at and after some layer and position need not
+be run from the beginning. `resume` hands the model's own forward the tokens from that position on
+and a cache with the earlier positions' keys and values; the layers before hand their input through
+untouched, and the first one that runs is given the changed stream. So masks, rotary angles, biases
+and everything else are made by the model's own code, and every layer that runs is the model's own.
+
+The last layer's MLP, the final norm and the unembedding are needed at one position per prompt only:
+the pass stops when the stream between the last attention and the last MLP is known, and `finish`
+does the rest there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from cutaway.model.anatomy import Layer
+from cutaway.model.model import Model
+from cutaway.model.ports import Passing
+from cutaway.model.run import Recorder, Run, ordered
+from cutaway.model.sites import Site
+from cutaway.model.taps import Tap
+from cutaway.model.tokens import Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A whole run, with what is needed to run parts of it again."""
+
+    run: Run
+    """Logits and kept tensors."""
+    keys: tuple[tuple[Tensor, Tensor], ...]
+    """Each layer's cached keys and values, (batch, head, position, width)."""
+
+
+class _Stop(Exception):  # noqa: N818
+    """Ends a forward pass once what was wanted is known."""
+
+
+def run_base(model: Model, tokens: Tokens, kept: Sequence[Site]) -> Base:
+    """Run a batch whole, keeping sites and the cache."""
+    tokens = tokens.to(model.device)
+    recorder = Recorder([model.check_site(site) for site in kept])
+    cache = DynamicCache()
+    with model.connected([recorder]), torch.no_grad():
+        logits = model.forward(tokens, past_key_values=cache, use_cache=True)
+    keys = tuple((layer.keys, layer.values) for layer in cache.layers)
+    run = Run(logits=logits, tokens=tokens, kept=ordered(recorder.kept))
+    return Base(run=run, keys=keys)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The tap that gives the first layer its stream."""
+
+    site: Site
+    stream: Tensor
+
+    def wants(self, site: Site) -> bool:
+        return site == self.site
+
+    def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
+        return self.stream
+
+
+class Catch:
+    """The tap that ends the pass with what passes at a site, once it has it."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.value: Tensor | None = None
+
+    def wants(self, site: Site) -> bool:
+        """Whether this is the place."""
+        return site == self.site
+
+    def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
+        """Keep it and stop."""
+        self.value = x.clone()
+        raise _Stop
+
+
+def resume(
+    model: Model,
+    base: Base,
+    rows: Tensor,
+    layer: int,
+    start: int,
+    stream: Float[Tensor, "row position d_model"],
+    until: Site,
+    taps: Sequence[Tap] = (),
+) -> Tensor:
+    """What passes at `until` when `layer` is given `stream` at the positions from `start` on.
+
+    `rows` (row,) says which prompt of the base each row is; earlier positions have the base's keys
+    and values.
+    """
+    rows = rows.to(base.run.tokens.ids.device)
+    tokens = base.run.tokens
+    arguments: dict[str, Any] = {"use_cache": start > 0}
+    if start:
+        arguments["past_key_values"] = _prefix(base, rows, layer, start)
+    window = Tokens(ids=tokens.ids[rows, start:], mask=tokens.mask[rows, start:] | True)
+    if not bool(tokens.mask.all()):
+        arguments["attention_mask"] = tokens.mask[rows].long()
+    positions = tokens.position_ids[rows, start:]
+    if "position_ids" in model.accepts and (start or "attention_mask" in arguments):
+        arguments["position_ids"] = positions
+    catch = Catch(until)
+    entry = _Entry(Site("resid_pre", layer), stream)
+    with _skipped(model, layer), model.connected([entry, *taps, catch]), torch.no_grad():
+        try:
+            model.hf(input_ids=window.ids, **arguments)
+        except _Stop:
+            pass
+    assert catch.value is not None
+    return catch.value
+
+
+def _prefix(base: Base, rows: Tensor, layer: int, start: int) -> DynamicCache:
+    cache = DynamicCache()
+    for index, (keys, values) in enumerate(base.keys):
+        if index < layer:  # never read, but its length is
+            shape = (len(rows), *keys.shape[1:2], start, keys.shape[-1])
+            blank = keys.new_zeros(1, 1, 1, 1).expand(shape)
+            cache.update(blank, values.new_zeros(1, 1, 1, 1).expand(shape), index)
+        else:
+            cache.update(keys[rows, :, :start], values[rows, :, :start], index)
+    return cache
+
+
+@contextmanager
+def _skipped(model: Model, layer: int) -> Generator[None]:
+    """The layers before `layer` hand their input through."""
+
+    def through(whole: bool) -> Callable[..., Any]:
+        def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return (hidden_states, None) if whole else hidden_states
+
+        return forward
+
+    with ExitStack() as stack:
+        for part in model.anatomy.layers[:layer]:
+            before = vars(part.block).get("forward")
+            if before is None:
+                stack.callback(delattr, part.block, "forward")
+            else:
+                stack.callback(setattr, part.block, "forward", before)
+            part.block.forward = through(model.blocks_return_tuples)
+        yield
+
+
+# ── the second half of a layer ───────────────────────────────────────────────────────────────────
+
+
+def has_halves(model: Model, base: Base) -> bool:
+    """Whether every layer is stream + MLP(norm(stream)) after its attention, as `after_mlp` says.
+
+    Measured on the base run, so that nothing is assumed of a family's own forward.
+    """
+    if model.parallel:
+        return False
+    for index in range(model.n_layers):
+        middle = base.run[Site("resid_mid", index)]
+        expected = base.run[Site("resid_post", index)]
+        found = after_mlp(model, index, middle)
+        if bool((found - expected).norm() > 1e-5 * expected.norm()):
+            return False
+    return True
+
+
+def after_mlp(
+    model: Model, layer: int, middle: Float[Tensor, "row position d_model"]
+) -> Float[Tensor, "row position d_model"]:
+    """The stream leaving a layer, from the stream between its attention and its MLP."""
+    part = model.anatomy.layers[layer]
+    with torch.no_grad():
+        out = _mlp(part, middle)
+        if part.mlp_post_norm is not None:
+            out = part.mlp_post_norm(out)
+        if model.anatomy.multiplier != 1.0:
+            out = out * model.anatomy.multiplier
+        return middle + out
+
+
+def _mlp(part: Layer, middle: Tensor) -> Tensor:
+    read = middle if part.reads_mid is part.mlp else part.reads_mid(middle)
+    if part.down is None or part.up is None:
+        out = part.mlp(read)
+        return out[0] if isinstance(out, tuple) else out
+    if part.mlp_in_layer:
+        activation: nn.Module = getattr(part.block, "activation_fn")  # noqa: B009
+        return part.down(activation(part.up(read)))
+    if "residual" in part.mlp.forward.__code__.co_varnames:
+        return part.mlp(read, torch.zeros_like(middle))
+    return part.mlp(read)
+
+
+def finish(model: Model, stream: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+    """What the unembedding reads, from the stream leaving the last layer."""
+    with torch.no_grad():
+        return model.anatomy.final_norm(stream[:, None])[:, 0]
