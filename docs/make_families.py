@@ -96,23 +96,28 @@ def child(model_type: str, answers: Connection) -> None:
     answers.send(particulars(model_type))
 
 
-def examined(model_type: str) -> Row:
-    """One family's row, whatever its process does."""
+def attempt(model_type: str) -> Row | None:
+    """One family's row from a process of its own; None when it did not answer in time."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=child, args=(model_type, theirs), daemon=True)
     process.start()
     theirs.close()
-    row = Row(family=model_type, outcome="not built",
-              detail=f"Its tiny model took more than {SECONDS} s.")  # fmt: skip
-    if ours.poll(SECONDS):
-        try:
-            row = ours.recv()
-        except EOFError:
-            row = Row(family=model_type, outcome="not built",
-                      detail="Its process ended without an answer.")  # fmt: skip
-    process.kill()
-    process.join()
+    try:
+        return ours.recv() if ours.poll(SECONDS) else None
+    except EOFError:
+        detail = "Its process ended without an answer."
+        return Row(family=model_type, outcome="not built", detail=detail)
+    finally:
+        process.kill()
+        process.join()
+
+
+def examined(model_type: str) -> Row:
+    """One family's row. A time-out is tried once more: the machine may have been busy."""
+    late = f"Its tiny model took more than {SECONDS} s."
+    row = attempt(model_type) or attempt(model_type)
+    row = row or Row(family=model_type, outcome="not built", detail=late)
     print(f"{row.outcome:9} {row.family:28} {row.detail}", file=sys.stderr, flush=True)
     return row
 

@@ -17,22 +17,23 @@ HEAD = """# Sites
 <!-- Written by docs/make_sites.py; not edited by hand. -->
 
 A **site** is a place in a decoder where a named tensor passes. It is written `kind.layer`
-(`resid_post.3`), `kind.layer.index` (`head_out.9.6` is head 6 of layer 9) or, for the few that exist
-once per model, just `kind` (`logits`). Layers and heads are counted from 0. The names are the same in
-`keep=…`, in edits, in results, in files and in figures.
+(`resid_post.3`), `kind.layer.index` (`head_out.9.6` is head 6 of layer 9) or, for the few that
+exist once per model, just `kind` (`logits`). Layers and heads are counted from 0. The names are
+the same in `keep=…`, in edits, in results, in files and in figures.
 
 In the order in which a forward pass meets them:
 """
 
 TAIL = """
-*Index* is what a third part of the name picks out. Sites marked *inside* exist only when the attention
-is computed step by step; asking for one does that, for that call, with the model's own eager
-attention, and a run that asks for none keeps its fused kernels.
+*Index* is what a third part of the name picks out. Sites marked *inside* exist only when the
+attention is computed step by step; asking for one does that, for that call, with the model's own
+eager attention, and a run that asks for none keeps its fused kernels.
 
-Not every model has every site. `resid_mid` is absent where attention and MLP read the same stream side
-by side, `router` where there are no experts, `pos_embed` where positions are not an embedding that is
-added; asking for one of them is an error that says why. `attn_out` and `mlp_out` are what is really
-added to the residual stream: after a post-norm and a residual multiplier, where a family has them.
+Not every model has every site. `resid_mid` is absent where attention and MLP read the same stream
+side by side, `router` where there are no experts, `pos_embed` where positions are not an
+embedding that is added; asking for one of them is an error that says why. `attn_out` and
+`mlp_out` are what is really added to the residual stream: after a post-norm and a residual
+multiplier, where a family has them.
 
 ## Axes
 
@@ -51,21 +52,22 @@ added to the residual stream: after a post-norm and a residual multiplier, where
 
 ## What is proven
 
-Every model is checked when it is opened, on a short prompt beside its own beginning left-padded in the
-same batch. Errors are relative, by norm and by largest magnitude; a model that fails is refused with
-the site and both numbers.
+Every model is checked when it is opened, on a short prompt beside its own beginning left-padded
+in the same batch. Errors are relative, by norm and by largest magnitude; a model that fails is
+refused with the site and both numbers.
 
 1. The logits with every adapter connected are those of the bare model, bit for bit on a CPU.
 2. With the inside of attention computed step by step they are the same to rounding.
-3. `resid_pre + attn_out = resid_mid`, `resid_pre + attn_out + mlp_out = resid_post`, and each layer's
-   `resid_post` is what the next one reads.
-4. The sum of `head_out` over heads, with the projection's bias and through the post-norm where there is
-   one, is `attn_out`.
-5. `pattern · v = z`; no head attends ahead or to padding; the weights of a query sum to at most one.
+3. `resid_pre + attn_out = resid_mid`, `resid_pre + attn_out + mlp_out = resid_post`, and each
+   layer's `resid_post` is what the next one reads.
+4. The sum of `head_out` over heads, with the projection's bias and through the post-norm where
+   there is one, is `attn_out`.
+5. `pattern · v = z`; no head attends ahead or to padding; the weights of a query sum to at most
+   one.
 6. Unembedding `final_norm` gives `logits`.
 7. A left-padded prompt gives the logits of the same prompt alone.
-8. A change at each kind of site changes the logits; one of a head's `q`, `k` or `v` changes the `z` of
-   that head, or of the heads that share it, and of no other.
+8. A change at each kind of site changes the logits; one of a head's `q`, `k` or `v` changes the
+   `z` of that head, or of the heads that share it, and of no other.
 
 `model.verification` keeps the numbers, and `cutaway check MODEL` prints them.
 """
