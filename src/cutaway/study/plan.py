@@ -76,11 +76,8 @@ def chosen_stages(names: Sequence[str] | None) -> list[Stage]:
     wanted = set(PLAN if names is None else names)
     unknown = sorted(wanted - set(PLAN))
     if unknown or not wanted:
-        raise StudyError(
-            f"There is no stage {unknown[0]!r}; "
-            if unknown
-            else f"No stage was named; a study has: {', '.join(PLAN)}."
-        )
+        what = f"There is no stage {unknown[0]!r}" if unknown else "No stage was named"
+        raise StudyError(f"{what}; a study has: {', '.join(PLAN)}.")
     for stage in reversed(_STAGES):
         if stage.name in wanted:
             wanted.update(stage.needs)

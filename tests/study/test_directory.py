@@ -1,0 +1,108 @@
+"""Whose directory it is: other studies, other files and unwritable places are refused untouched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_model import save_model
+
+import cutaway
+from cutaway.behaviours import Behaviour
+from cutaway.errors import StudyError
+from cutaway.model import Model
+from cutaway.study import Settings, Study, run
+
+
+@pytest.fixture
+def begun(model: Model, behaviour: Behaviour, quick: Settings, tmp_path: Path) -> Study:
+    return run(model, behaviour, tmp_path / "study", settings=quick, stages=["blackbox"])
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def test_another_model_is_refused(begun: Study, behaviour: Behaviour, quick: Settings) -> None:
+    other = cutaway.open(save_model(begun.directory.parent / "other", seed=1))
+    before = contents(begun.directory)
+    with pytest.raises(StudyError, match=r"belongs to another study: its model is small .* other"):
+        run(other, behaviour, begun.directory, settings=quick)
+    assert contents(begun.directory) == before
+
+
+def test_another_behaviour_is_refused(begun: Study, model: Model, quick: Settings) -> None:
+    other = cutaway.behaviour("ioi", model, n=9, seed=5)
+    with pytest.raises(StudyError, match=r"another study: its behaviour is ioi \(\w+\) and not"):
+        run(model, other, begun.directory, settings=quick)
+
+
+def test_other_settings_are_refused(
+    begun: Study, model: Model, behaviour: Behaviour, quick: Settings
+) -> None:
+    with pytest.raises(StudyError, match="its patch_examples is 3 and not 2"):
+        run(model, behaviour, begun.directory, settings=replace(quick, patch_examples=2))
+    with pytest.raises(StudyError, match="its seed is 0 and not 1"):
+        run(model, behaviour, begun.directory, settings=quick, seed=1)
+
+
+def test_fresh_keeps_the_old_study_aside(
+    begun: Study, model: Model, behaviour: Behaviour, quick: Settings
+) -> None:
+    before = (begun.directory / "blackbox.nc").read_bytes()
+    run(model, behaviour, begun.directory, settings=quick, stages=["blackbox"], seed=3, fresh=True)
+    run(model, behaviour, begun.directory, settings=quick, stages=["blackbox"], seed=4, fresh=True)
+    assert (begun.directory.parent / "study.old" / "blackbox.nc").read_bytes() == before
+    assert (begun.directory.parent / "study.old-2" / "study.json").exists()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_directory_with_other_files_is_refused(
+    model: Model, behaviour: Behaviour, quick: Settings, tmp_path: Path, fresh: bool
+) -> None:
+    (tmp_path / "thesis.tex").write_text("mine", "utf-8")
+    with pytest.raises(StudyError, match=r"thesis\.tex.*not a study's directory"):
+        run(model, behaviour, tmp_path, settings=quick, fresh=fresh)
+    assert contents(tmp_path) == {str(tmp_path / "thesis.tex"): b"mine"}
+
+
+def test_a_path_under_a_file_is_refused_before_any_work(
+    model: Model, behaviour: Behaviour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    monkeypatch.setattr(Model, "run", lambda *_: pytest.fail("the model was run"))
+    for out in (tmp_path / "file", tmp_path / "file" / "study"):
+        with pytest.raises(StudyError, match="cannot be written"):
+            run(model, behaviour, out)
+
+
+def test_a_damaged_manifest_is_refused_and_fresh_puts_it_aside(
+    begun: Study, model: Model, behaviour: Behaviour, quick: Settings
+) -> None:
+    (begun.directory / "study.json").write_text('{"format": 1, "stages"', "utf-8")
+    with pytest.raises(StudyError, match=r"damaged.*--fresh"):
+        run(model, behaviour, begun.directory, settings=quick)
+    again = run(model, behaviour, begun.directory, settings=quick, stages=["blackbox"], fresh=True)
+    assert again.computed == ("blackbox",)
+    assert (begun.directory.parent / "study.old" / "study.json").exists()
+
+
+def test_unknown_stages_and_empty_plans_are_refused(
+    model: Model, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyError, match="no stage 'patchin'; a study has: blackbox, lens"):
+        run(model, behaviour, tmp_path / "study", stages=["patchin"])
+    with pytest.raises(StudyError, match="No stage was named"):
+        run(model, behaviour, tmp_path / "study", stages=[])
+    assert not (tmp_path / "study").exists()
+
+
+def test_settings_refuse_nonsense() -> None:
+    with pytest.raises(StudyError, match="patch_examples must be at least 1; found 0"):
+        Settings(patch_examples=0)
+
+
+def test_a_result_that_was_not_run_says_so(begun: Study) -> None:
+    with pytest.raises(StudyError, match="without the stage 'patching'"):
+        _ = begun.patching
