@@ -21,15 +21,15 @@ def start(*words: object, cwd: Path) -> subprocess.Popen[str]:
 
 
 def test_help_answers_at_once(tmp_path: Path) -> None:
-    times: list[float] = []
-    for _ in range(3):
-        before = time.perf_counter()
-        child = start("--help", cwd=tmp_path)
-        out, _error = child.communicate()
-        times.append(time.perf_counter() - before)
-        assert child.returncode == 0
-        assert "study" in out
-    assert min(times) < 0.5
+    """The whole process, in processor time: a busy machine must not fail it."""
+    before = os.times()
+    child = start("--help", cwd=tmp_path)
+    out, _error = child.communicate()
+    after = os.times()
+    assert child.returncode == 0
+    assert "study" in out
+    spent = after.children_user + after.children_system
+    assert spent - before.children_user - before.children_system < 0.5
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cutaway.behaviours import Behaviour
 from cutaway.study import Settings, Study, run
 from cutaway.study import sentences as say
 from cutaway.study.stage import within
+from cutaway.views.text import number
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +43,16 @@ def test_the_strongest_heads_are_named_and_their_attention_shown(page: str, whol
     layer, head = np.unravel_index(int(flat.argmax()), effects.shape)
     assert whole.patching.strongest(1) == [(layer, head)]
     assert f"Head {layer}.{head} on prompt 1" in page
+    name = f"{layer}.{head}"
+    example = int(whole.attention.patterns.values["example"][0])
+    weights = whole.attention.patterns.of(name, example).to_numpy()[-1]
+    assert f"(token {weights.argmax() + 1}): {number(float(weights.max()))}." in page
 
 
 def test_the_parts_add_up_on_the_page(page: str, whole: Study) -> None:
     found = whole.attribution
     assert say.attribution_sum(found) in page
-    assert f"add up to {float(found.total.mean()):.4f}" in page
+    assert f"add up to {number(float(found.total.mean()), 4)};" in page
     assert found.relative_error < 1e-4
 
 
@@ -82,8 +88,6 @@ def test_the_same_study_gives_the_same_page(whole: Study, finished: Path, model,
 def test_sentences_claim_nothing_where_nothing_stands_out(whole: Study) -> None:
     effects = whole.patching.heads_denoise
     flat = effects.values * 0 + effects.corrupt
-    from dataclasses import replace
-
     still = replace(effects, values=flat.transpose(*effects.values.dims))
     assert "nowhere by more than its interval" in say.strongest(still)
     patching = replace(whole.patching, heads_denoise=still, heads_noise=still)

@@ -160,7 +160,7 @@ def head_contributions(found: Attribution) -> Figure:
     return _grid(
         found.heads,
         title="What each head adds directly",
-        shows=say.attribution(found),
+        shows=say.head_attribution(found),
         measure="contribution to the logit difference",
         ends=("wrong", "correct"),
         reproduce="study.attribution.heads",
@@ -226,19 +226,19 @@ def patterns(found: Attention) -> list[Figure]:
     """The strongest heads' attention over the tokens of real examples."""
     names = [str(head) for head in found.patterns.values["head"].to_numpy()]
     shown = found.patterns.values["example"].to_numpy().tolist()
-    return [
-        attention(
-            found.patterns.of(head, example).to_numpy(),
-            tokens,
-            title=f"Head {head} on prompt {number}",
-            shows=say.looks(found.to, head),
-            reproduce=f'study.attention.patterns.of("{head}", {example})',
-        )
-        for head in names
-        for number, (example, tokens) in enumerate(
-            zip(shown, found.patterns.tokens, strict=True), start=1
-        )
-    ]
+    prompts = list(zip(shown, found.patterns.tokens, strict=True))
+    drawn: list[Figure] = []
+    for head in names:
+        for number, (example, tokens) in enumerate(prompts, start=1):
+            pattern = found.patterns.of(head, example).to_numpy()
+            shows = say.looks_here(pattern, tokens, head)
+            drawn.append(
+                attention(
+                    pattern, tokens, title=f"Head {head} on prompt {number}", shows=shows,
+                    reproduce=f'study.attention.patterns.of("{head}", {example})',
+                )
+            )  # fmt: skip
+    return drawn
 
 
 def looking(found: Attention) -> Figure:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from cutaway.behaviours import Interval
 from cutaway.observe import AttentionTo, Attribution
@@ -99,9 +100,14 @@ def records(table: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
     ]
 
 
+_FEW = 5
+
+
 def by_variation(table: pd.DataFrame) -> str:
     """Where the behaviour is weakest and strongest."""
-    rows = [row for row in records(table, "logit_diff") if row["variation"] != "all"]
+    every = [row for row in records(table, "logit_diff") if row["variation"] != "all"]
+    # the mean of one or two prompts is an extreme by chance
+    rows = [row for row in every if row["n"] >= _FEW] or every
     if not rows:
         return "These prompts have no variation to break the result down by."
     low = min(rows, key=lambda row: row["mean"])
@@ -196,12 +202,28 @@ def attribution(found: Attribution, most: int = 3) -> str:
     return f"Of the logit difference of {plain(total)}, the largest parts are {listed(parts)}."
 
 
+def head_attribution(found: Attribution, most: int = 3) -> str:
+    """The heads that write most of the answer, and what all heads write together."""
+    mean = found.heads.mean("example")
+    order = np.argsort(-np.abs(mean.to_numpy()), axis=None, kind="stable")[:most]
+    heads = [
+        f"{layer}.{head} ({plain(float(mean.to_numpy()[layer, head]))})"
+        for layer, head in zip(*np.unravel_index(order, mean.shape), strict=True)
+    ]
+    total = float(found.target.mean())
+    return (
+        f"All heads together add {plain(float(mean.sum()))} of {plain(total)}; the largest are "
+        f"{listed(heads)}."
+    )
+
+
 def attribution_sum(found: Attribution) -> str:
     """The check that the parts add up."""
     total, target = float(found.total.mean()), float(found.target.mean())
     capped = ", before the soft cap on this model's logits," if found.before_cap else ""
     return (
-        f"The parts add up to {total:.4f}; the logit difference{capped} is {target:.4f} "
+        f"The parts add up to {number(total, 4)}; the logit difference{capped} is "
+        f"{number(target, 4)} "
         f"(relative error {found.relative_error:.1e} over all examples)."
     )
 
@@ -218,6 +240,15 @@ def looks(to: AttentionTo, head: str) -> str:
     return (
         f"From {to.query}, head {head} looks most at {place}, among the positions named here: "
         f"{number(float(mean[best]))} on average over {to.values.sizes['example']} prompts."
+    )
+
+
+def looks_here(pattern: Float[np.ndarray, "query key"], tokens: Sequence[str], head: str) -> str:
+    """Where one head looks from the last token of one prompt."""
+    best = int(pattern[-1].argmax())
+    return (
+        f"From the last token, “{tokens[-1].strip()}”, head {head} looks most at "
+        f"“{tokens[best].strip()}” (token {best + 1}): {number(float(pattern[-1, best]))}."
     )
 
 
