@@ -14,7 +14,7 @@ does the rest there.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,8 @@ def run_base(model: Model, tokens: Tokens, kept: Sequence[Site]) -> Base:
     cache = DynamicCache()
     with model.connected([recorder]), torch.no_grad():
         logits = model.forward(tokens, past_key_values=cache, use_cache=True)
-    keys = tuple((layer.keys, layer.values) for layer in cache.layers)
+    layers: Any = cache.layers
+    keys = tuple((layer.keys, layer.values) for layer in layers)
     run = Run(logits=logits, tokens=tokens, kept=ordered(recorder.kept))
     return Base(run=run, keys=keys)
 
@@ -109,19 +110,15 @@ def resume(
     arguments: dict[str, Any] = {"use_cache": start > 0}
     if start:
         arguments["past_key_values"] = _prefix(base, rows, layer, start)
-    window = Tokens(ids=tokens.ids[rows, start:], mask=tokens.mask[rows, start:] | True)
     if not bool(tokens.mask.all()):
         arguments["attention_mask"] = tokens.mask[rows].long()
-    positions = tokens.position_ids[rows, start:]
     if "position_ids" in model.accepts and (start or "attention_mask" in arguments):
-        arguments["position_ids"] = positions
+        arguments["position_ids"] = tokens.position_ids[rows, start:]
     catch = Catch(until)
     entry = _Entry(Site("resid_pre", layer), stream)
-    with _skipped(model, layer), model.connected([entry, *taps, catch]), torch.no_grad():
-        try:
-            model.hf(input_ids=window.ids, **arguments)
-        except _Stop:
-            pass
+    connected = model.connected([entry, *taps, catch])
+    with suppress(_Stop), _skipped(model, layer), connected, torch.no_grad():
+        model.hf(input_ids=tokens.ids[rows, start:], **arguments)
     assert catch.value is not None
     return catch.value
 

@@ -57,7 +57,7 @@ def run_cells(
     means = means_of(model, behaviour, grid, batch_size) if mode == "mean" else None
     for start in range(0, n, batch_size):
         where = slice(start, min(start + batch_size, n))
-        batch = _Batch(model, behaviour, where, grid, mode, metric)
+        batch = Batch(model, behaviour, where, grid, mode, metric)
         found.clean[where], found.corrupt[where] = batch.ends()
         source = means if means is not None else batch.source(seed)
         for row, cell in enumerate(cells):
@@ -68,7 +68,17 @@ def run_cells(
     return found
 
 
-class _Batch:
+def check_output(values: np.ndarray, cell: Cell, start: int) -> None:
+    """Refuse a metric that is not finite, naming the cell and the first example."""
+    if not np.isfinite(values).all():
+        row = start + int(np.argmin(np.isfinite(values)))
+        raise SweepError(
+            f"Patching {cell.site.kind!r} at {cell} made the output of example {row} not "
+            "finite (NaN or infinity); open the model in float32, or choose another mode."
+        )
+
+
+class Batch:
     """Some examples, their two plain runs, and the metric on them."""
 
     def __init__(
@@ -78,8 +88,13 @@ class _Batch:
         self.model, self.behaviour, self.where, self.grid = model, behaviour, where, grid
         self.mode, self.metric = mode, metric
         self.rows = behaviour.rows(where)
+        """The behaviour's rows in this batch."""
         self.clean = self._plain("clean", keep=mode == "denoise")
         self.corrupt = self._plain("corrupt", keep=mode == "noise")
+        self.base_tokens = self.rows.corrupt if mode == "denoise" else self.rows.clean
+        """The prompts that cells change."""
+        self.reference = self._end(self.clean) if metric.needs_reference else None
+        """The clean run's logits at `end`, for metrics that compare with it."""
 
     def _plain(self, prompts: str, *, keep: bool) -> Run:
         tokens = self.rows.clean if prompts == "clean" else self.rows.corrupt
@@ -104,19 +119,12 @@ class _Batch:
 
     def patched(self, cell: Cell, source: Source) -> np.ndarray:
         """The metric with one cell changed."""
-        base = self.rows.corrupt if self.mode == "denoise" else self.rows.clean
-        values = self._measure(self.model.run(base, edits=[source.edit(cell)]))
-        if not np.isfinite(values).all():
-            row = self.where.start + int(np.argmin(np.isfinite(values)))
-            raise SweepError(
-                f"Patching {cell.site.kind!r} at {cell} made the output of example {row} not "
-                "finite (NaN or infinity); open the model in float32, or choose another mode."
-            )
+        values = self._measure(self.model.run(self.base_tokens, edits=[source.edit(cell)]))
+        check_output(values, cell, self.where.start)
         return values
 
     def _measure(self, run: Run) -> np.ndarray:
-        reference = self._end(self.clean) if self.metric.needs_reference else None
-        values = self.metric(self._end(run), self.rows, reference=reference)
+        values = self.metric(self._end(run), self.rows, reference=self.reference)
         return values.double().cpu().numpy()
 
     def _end(self, run: Run) -> Tensor:
