@@ -142,9 +142,10 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies configuration and weights (a sample of each tensor, so that it is quick)."""
-        digest = hashlib.sha256(
-            json.dumps(self.config.to_dict(), sort_keys=True, default=str).encode()
-        )
+        config: dict[str, Any] = self.config.to_dict()
+        for name in ("_name_or_path", "transformers_version"):  # say where from, not what
+            config.pop(name, None)
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         for name, tensor in self.hf.state_dict().items():
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             flat_view = tensor.detach().reshape(-1)
