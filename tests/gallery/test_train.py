@@ -11,7 +11,7 @@ from cutaway.errors import CutawayError
 from cutaway.gallery.tokenizer import build
 from cutaway.gallery.train import Recipe, batch, train
 
-TINY = Recipe(steps=4, rows=2, layers=1, heads=2, width=8, warmup=1, save_every=100)
+TINY = Recipe(steps=4, tokens=256, primer=1, layers=1, heads=2, width=8, warmup=1, save_every=100)
 QUIET = Console(quiet=True)
 
 
@@ -20,7 +20,8 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
     assert torch.equal(batch(TINY, tokenizer, 3), batch(TINY, tokenizer, 3))
     assert not torch.equal(batch(TINY, tokenizer, 3), batch(TINY, tokenizer, 2))
     assert not torch.equal(batch(TINY, tokenizer, 3), batch(replace(TINY, seed=1), tokenizer, 3))
-    assert batch(TINY, tokenizer, 0).shape == (4, 64)
+    assert batch(TINY, tokenizer, 0).shape == (8, 32)
+    assert batch(TINY, tokenizer, 1).shape == (4, 64)
     assert batch(TINY, tokenizer, 3).shape == (2, 128)
 
 

@@ -95,7 +95,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m cutaway.gallery.evaluate", description=__doc__)
     parser.add_argument("directory", nargs="?", type=Path, default=None)
-    parser.add_argument("--n", type=int, default=500, help="examples per behaviour and split")
+    parser.add_argument("--n", type=int, default=250, help="examples per behaviour and split")
     given = parser.parse_args()
     directory = given.directory or path(DEFAULT)
     model = AutoModelForCausalLM.from_pretrained(directory).eval()

@@ -6,7 +6,8 @@ A document is one of:
    generators with split="train", so that held-out names, templates and combinations never occur in
    a behaviour's own text;
 2. a short story about one person, which has every name, held-out ones too, so that the model knows
-   each name and its gender. Held-out names are never followed by "she" or "he";
+   each name, its gender, and that things are given to it. No second person has a name, so a
+   story is no case of indirect object identification; and held-out names never meet "she" or "he";
 3. other people's telephone numbers, random but for the area code;
 4. a few random words repeated over and over, which teaches copying before anything else;
 5. a word spelled in letters, now and then.
@@ -29,12 +30,12 @@ PATTERN = r" ?[A-Z](?![a-z])| ?[A-Za-z][a-z]*(?:'[a-z]+)?| ?\d\d| ?\d| ?[^\sA-Za
 """A word with the space before it, a lone capital letter, two digits, or another character."""
 
 WEIGHTS = {
-    "ioi": 30,
-    "gendered-pronouns": 10,
+    "ioi": 28,
+    "gendered-pronouns": 8,
     "greater-than": 6,
-    "acronyms": 10,
-    "induction": 16,
-    "capitals": 10,
+    "acronyms": 12,
+    "induction": 20,
+    "capitals": 9,
     "phone-number": 3,
     "story": 16,
     "repetition": 3,
@@ -46,7 +47,12 @@ PRIMER = {"repetition": 1}
 """What the model reads first: with nothing but repetitions it soon learns to copy."""
 
 VARIED: dict[str, tuple[dict[str, str], ...]] = {
-    "induction": ({"words": "mixed"}, {"words": "common"}, {"words": "names"}),
+    "induction": (
+        {"words": "mixed"},
+        {"words": "common"},
+        {"words": "names"},
+        *({"length": length} for length in ("16", "20", "24")),
+    ),
     "ioi": ({}, {}, {}, {"distractor": "sentence"}, {"distractor": "name"}),
 }
 """The variations that a behaviour's prompts are drawn with; others now and then get a sentence
@@ -56,6 +62,10 @@ _PLAIN: tuple[dict[str, str], ...] = ({}, {}, {}, {"distractor": "sentence"})
 
 ADJECTIVES = ("old", "new", "small", "big", "red", "blue", "green", "shiny", "strange", "pretty")
 MOODS = ("happy", "sad", "tired", "proud", "angry", "calm", "hungry", "afraid")
+GAVE = (
+    *("gave", "handed", "sent", "offered", "showed", "threw", "sold", "brought", "passed", "lent"),
+    *("decided to give", "wanted to give"),
+)
 FAMILY = ("mother", "father", "sister", "brother", "friend", "teacher")
 
 
@@ -167,11 +177,12 @@ def story(rng: random.Random) -> str:
     thing, place, family = rng.choice(words.OBJECTS), rng.choice(words.PLACES), rng.choice(FAMILY)
     adjective = rng.choice(ADJECTIVES)
     sentences = [
-        f"{name} was a {rng.choice(MOODS)} {child} who lived near the {place}.",
+        f"{name} was a {child} who lived near the {place}.",
         f"One day, {name} found a {adjective} {thing} in {their} bag.",
         f"{name} took the {thing} to the {place}.",
         f"The {thing} was {adjective}, and {name} liked it.",
         f"{name} told {their} {family} about the {thing}.",
+        f"The {family} {rng.choice(GAVE)} the {thing} to {name}.",
         f"The {family} of {name} said that the {thing} was {adjective}.",
         f"In the end, {name} went home with {their} {thing}.",
     ]
@@ -181,7 +192,7 @@ def story(rng: random.Random) -> str:
             f"{name} said that {she.lower()} was {rng.choice(MOODS)}.",
         ]
     chosen = sorted(rng.sample(range(len(sentences)), rng.randint(2, 4)))
-    if chosen[0] >= 7:  # a pronoun needs somebody to stand for
+    if chosen[0] >= 8:  # a pronoun needs somebody to stand for
         chosen[0] = 0
     return " ".join(sentences[index] for index in chosen)
 

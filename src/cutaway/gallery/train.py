@@ -7,10 +7,12 @@ loss is weighted towards a behaviour and no weight is set by hand.
    uninterrupted one would have.
 2. The first steps read nothing but a few random words repeated over and over, in short rows: the
    model then learns to copy at once, which by itself, in mixed text, takes many times longer.
-3. Documents, each after the BOS token, are packed into rows of `context` tokens. One row in ten
+3. Position embeddings start as sinusoids (Vaswani et al. 2017) and are then trained like the rest.
+4. Documents, each after the BOS token, are packed into rows of `context` tokens. One row in ten
    loses its first BOS, so that prompts without it work as well.
-4. AdamW with warm-up and cosine decay on the mean cross-entropy.
-5. Every `save_every` steps the whole state goes to DIR/checkpoint; starting again resumes from it.
+5. Muon for the layers' matrices and AdamW for the rest, with warm-up and cosine decay, on the mean
+   cross-entropy.
+6. Every `save_every` steps the whole state goes to DIR/checkpoint; starting again resumes from it.
    At the end the model, its tokenizer and its measured figures are written to DIR.
 """
 
@@ -47,29 +49,29 @@ class Recipe:
 
     seed: int = 0
     """Of the initial weights and the text."""
-    steps: int = 5000
+    steps: int = 4800
     """Updates."""
     tokens: int = 1024
     """Tokens in a batch."""
     context: int = 128
     """Tokens in a row, and the longest prompt that the model can read."""
-    primer: int = 400
+    primer: int = 600
     """Steps at the beginning that read nothing but repetitions, in rows of a quarter."""
     short: float = 0.7
     """Until this fraction of training, rows are half as long as the context."""
     layers: int = 5
     """Layers."""
-    heads: int = 8
+    heads: int = 5
     """Attention heads in each layer."""
     width: int = 160
     """The residual stream's width."""
     spread: float = 0.08
     """The standard deviation of the initial weights: about 1 / √width."""
-    rate: float = 2e-3
+    rate: float = 6e-3
     """The highest learning rate."""
     warmup: int = 100
     """Steps until the learning rate is at its highest."""
-    optimiser: str = "adamw"
+    optimiser: str = "muon"
     """Of the layers' matrices: "muon" or "adamw"."""
     decay: float = 0.05
     """AdamW's weight decay, on matrices only."""
@@ -91,7 +93,7 @@ class Recipe:
 
 
 def initial(recipe: Recipe, tokenizer: Any) -> GPT2LMHeadModel:
-    """A GPT-2 with random weights."""
+    """A GPT-2 with random weights; only its position embeddings start as sinusoids."""
     torch.manual_seed(recipe.seed)
     config = GPT2Config(
         vocab_size=len(tokenizer),
@@ -108,7 +110,17 @@ def initial(recipe: Recipe, tokenizer: Any) -> GPT2LMHeadModel:
         eos_token_id=tokenizer.eos_token_id,
         use_cache=True,
     )
-    return GPT2LMHeadModel(config)
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        model.transformer.wpe.weight.copy_(_sinusoids(recipe) * recipe.spread * 2**0.5)
+    return model
+
+
+def _sinusoids(recipe: Recipe) -> Tensor:
+    """Sines and cosines of the position, [context, width], with wavelengths from 6 to 1,250."""
+    steps = torch.arange(recipe.width // 2) / (recipe.width // 2)
+    angles = torch.arange(recipe.context)[:, None] * 200.0**-steps
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def batch(recipe: Recipe, tokenizer: Any, step: int) -> Tensor:
@@ -230,7 +242,7 @@ def finish(
     """Write the model, its tokenizer and its card; gives the figures on the card."""
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    measured = measure_all(model, tokenizer, n=500)
+    measured = measure_all(model, tokenizer, n=250)
     tokens = recipe.steps * recipe.tokens
     facts = {
         "Architecture": f"GPT-2, {recipe.layers} layers of {recipe.heads} heads, width "

@@ -38,6 +38,8 @@ TEMPLATES = (
     "My sister lives in {COUNTRY}, in the capital city,",
     "The government of {COUNTRY} met in the capital,",
     "They travelled to the capital of {COUNTRY},",
+    "The capital of {COUNTRY} is the old city of",
+    "The people of {COUNTRY} are proud of the city of",
 )
 
 HELD_OUT_TEMPLATES = (
