@@ -153,6 +153,7 @@ def test_recovered_is_one_of_clean_and_zero_of_corrupt() -> None:
         (lambda r: METRICS["prob_diff"].coefficients(r), "linear ones are: logit_diff"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_what_does_not_fit_is_refused(call, message: str) -> None:
     with pytest.raises(BehaviourError, match=message):
         call(Rows(((0,),), ((3,),)))

@@ -162,6 +162,7 @@ def test_a_wrong_packing_is_caught_and_a_right_one_is_found() -> None:
         declare(grouped)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_inputs_that_cannot_run_are_refused(opened: Open) -> None:
     model = opened("gpt2")
     bad = [
