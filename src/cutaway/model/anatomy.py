@@ -44,8 +44,16 @@ _MLP_POST = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_moe_norm"
 _BEFORE_MLP = ("pre_feedforward_layernorm", "pre_mlp_layernorm")
 _READS_MID = (
     *_BEFORE_MLP, "ln_2", "norm_2", "post_attention_layernorm", "final_layer_norm", "ffn_norm",
+    "feedforward_layernorm",
 )  # fmt: skip
-_BEFORE_ATTN = ("input_layernorm", "ln_1", "norm_1", "self_attn_layer_norm", "ln_attn")
+_BEFORE_ATTN = (
+    "input_layernorm",
+    "ln_1",
+    "norm_1",
+    "self_attn_layer_norm",
+    "ln_attn",
+    "attention_layernorm",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,8 +71,9 @@ def open_model(
 
 def _understood(hf: Any, tokenizer: Any, name: str, *, check: bool) -> Model:
     refusal: ModelError | None = None
-    for anatomy in anatomies(hf):
-        model = _assembled(hf, tokenizer, anatomy, name)
+    for anatomy in _readings(hf, name):
+        with _understanding(name):
+            model = _assembled(hf, tokenizer, anatomy, name)
         if not check:
             warnings.warn(
                 f"{name} was opened without verification: nothing shows that its sites are what "
@@ -81,9 +82,11 @@ def _understood(hf: Any, tokenizer: Any, name: str, *, check: bool) -> Model:
             )
             return model
         try:
-            found = verify(model)
-        except (CutawayError, RuntimeError, IndexError, KeyError, StopIteration) as error:
-            refusal = refusal or ModelError(f"{name} was refused: {error}")
+            with _understanding(name):
+                found = verify(model)
+        except CutawayError as error:
+            said = str(error) if isinstance(error, ModelError) else f"{name} was refused: {error}"
+            refusal = refusal or ModelError(said)
             continue
         if found.holds:
             model.verification = found
@@ -91,6 +94,25 @@ def _understood(hf: Any, tokenizer: Any, name: str, *, check: bool) -> Model:
         refusal = refusal or found.refusal(name)
     assert refusal is not None
     raise refusal
+
+
+def _readings(hf: Any, name: str) -> list[Anatomy]:
+    with _understanding(name):
+        return list(anatomies(hf))
+
+
+@contextmanager
+def _understanding(name: str) -> Generator[None]:
+    """Whatever makes the reading of an unknown family stumble, said in a sentence."""
+    try:
+        yield
+    except CutawayError:
+        raise
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+        raise ModelError(
+            f"{name} is built in a way that was not understood ({type(error).__name__}: {first})."
+        ) from error
 
 
 def _assembled(hf: Any, tokenizer: Any, anatomy: Anatomy, name: str) -> Model:

@@ -43,7 +43,6 @@ _PER_FAMILY: dict[str, dict[str, Any]] = {
     "opt": {"pad_token_id": 0},
     "gemma2": {"query_pre_attn_scalar": 8},
     "falcon": {"num_kv_heads": 2},
-    "deepseek_v3": {"head_dim": 4, "num_key_value_heads": 4},
 }
 
 _LARGEST = 3_000_000
@@ -60,6 +59,9 @@ def tiny_config(model_type: str, **overrides: Any) -> Any:
     known = set(default.to_dict()) - set(getattr(default, "attribute_map", {}))
     sizes = {name: value for name, value in _SIZES.items() if name in known}
     sizes |= _PER_FAMILY.get(model_type, {}) | overrides
+    if "qk_rope_head_dim" in known:  # latent attention: the rotary part is a width of its own
+        sizes |= {"head_dim": 4, "num_key_value_heads": 4}
+        sizes = {name: value for name, value in sizes.items() if name in known} | overrides
     if "layer_types" in known and "layer_types" not in overrides:
         sizes["layer_types"] = _layer_types(default, int(sizes.get("num_hidden_layers", 2)))
     return config_class(**sizes)

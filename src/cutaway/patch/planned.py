@@ -64,6 +64,7 @@ class Work:
             "prompts": self.prompts,
             "known_without_running": self.known,
             "packs": self.packs,
+            "position_layers": round(self.position_layers, 2),
             "share_of_naive_layer_work": round(share, 4),
         }
 
