@@ -103,4 +103,5 @@ def test_the_text_has_every_word_of_the_held_out_prompts(text: list[str]) -> Non
     seen = {piece for line in text for piece in re.findall(PATTERN, line)}
     for generate in GENERATORS.values():
         for example in generate(random.Random(4), 200, vocabulary=is_piece, split="held-out"):
-            assert not set(re.findall(PATTERN, example.clean.text)) - seen
+            used = set(re.findall(PATTERN, example.clean.text))
+            assert not {piece for piece in used if not piece.strip().isdigit()} - seen

@@ -242,6 +242,11 @@ def finish(
     """Write the model, its tokenizer and its card; gives the figures on the card."""
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    # transformers 5 writes its own name for this class; the older name is read by every version.
+    settings = json.loads((out / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (out / "model.safetensors").chmod(0o644)
     measured = measure_all(model, tokenizer, n=250)
     tokens = recipe.steps * recipe.tokens
     facts = {

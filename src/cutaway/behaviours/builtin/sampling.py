@@ -27,6 +27,8 @@ Variations = Mapping[str, tuple[str, ...]]
 """For each variation keyword its allowed values, the default one first."""
 
 ANY = "any"
+PATIENCE = 3000
+"""Candidates in a row that are rejected or known before a behaviour counts as exhausted."""
 
 
 def held_out(*parts: object) -> bool:
@@ -73,11 +75,15 @@ def collect(
     if n < 1:
         raise BehaviourError(f"n must be at least 1; found {n}.")
     found: dict[tuple[str, str], Example] = {}
-    for _ in range(200 * n + 2000):
+    misses = 0
+    while misses < PATIENCE:
         example = draw()
-        if example is None or (split != "all" and example.held_out != (split == "held-out")):
+        wanted = example is not None and (split == "all" or example.held_out == (split != "train"))
+        key = (example.clean.text, example.corrupt.text) if example and wanted else None
+        if example is None or key is None or key in found:
+            misses += 1
             continue
-        found.setdefault((example.clean.text, example.corrupt.text), example)
+        found[key], misses = example, 0
         if len(found) == n:
             return list(found.values())
     raise BehaviourError(
