@@ -8,7 +8,6 @@ mean logit over right answers minus the mean over wrong ones (logit difference).
 from __future__ import annotations
 
 import argparse
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cutaway.behaviours import METRICS, build
 from cutaway.behaviours.builtin import GENERATORS, Split
 from cutaway.gallery import DEFAULT, path
 
@@ -46,27 +46,17 @@ def measure(
     model: Any, tokenizer: Any, behaviour: str, *, n: int, split: Split = "all", seed: int = SEED
 ) -> Measured:
     """One behaviour's accuracy and logit difference on `n` examples."""
-
-    def token(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    examples = GENERATORS[behaviour](
-        random.Random(seed), n, vocabulary=lambda text: len(token(text)) == 1, split=split
-    )
-    prompts = tokenizer([example.clean.text for example in examples])["input_ids"]
-    width = max(map(len, prompts))
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in prompts])
-    last = torch.tensor([len(row) - 1 for row in prompts])
+    examples = build(behaviour, tokenizer, n=n, split=split, seed=seed)
     # A causal model never sees the padding on the right of the last token.
-    logits = model(input_ids=ids).logits[torch.arange(n), last].float()
-    hits, differences = 0, 0.0
-    for row, example in zip(logits, examples, strict=True):
-        right = row[[token(answer)[0] for answer in example.answers]]
-        wrong = row[[token(answer)[0] for answer in example.wrong_answers]]
-        hits += int(right.max() > wrong.max())
-        differences += float(right.mean() - wrong.mean())
+    logits = model(input_ids=examples.clean.ids).logits[
+        torch.arange(n), examples.clean.labels["end"]
+    ]
     return Measured(
-        behaviour=behaviour, split=split, n=n, accuracy=hits / n, logit_diff=differences / n
+        behaviour=behaviour,
+        split=split,
+        n=n,
+        accuracy=float(METRICS["accuracy"](logits, examples).mean()),
+        logit_diff=float(METRICS["logit_diff"](logits, examples).mean()),
     )
 
 
