@@ -1,8 +1,23 @@
 """Touching one place at a time: sweeps of activation patches and their effects."""
 
+from cutaway.patch.backwards import PathStep, PathTrail, iterate_paths
 from cutaway.patch.cells import Cell, Grid, SweepError, grid, sites_of
 from cutaway.patch.effects import Effects
+from cutaway.patch.paths import path_patch
 from cutaway.patch.sources import Mode
 from cutaway.patch.sweep import sweep
 
-__all__ = ["Cell", "Effects", "Grid", "Mode", "SweepError", "grid", "sites_of", "sweep"]
+__all__ = [
+    "Cell",
+    "Effects",
+    "Grid",
+    "Mode",
+    "PathStep",
+    "PathTrail",
+    "SweepError",
+    "grid",
+    "iterate_paths",
+    "path_patch",
+    "sites_of",
+    "sweep",
+]
