@@ -13,7 +13,7 @@ does the rest there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -116,8 +116,10 @@ def resume(
         arguments["position_ids"] = tokens.position_ids[rows, start:]
     catch = Catch(until)
     entry = _Entry(Site("resid_pre", layer), stream)
+    whole = layer > 0 and model.blocks_return_tuples  # a run of its own, before this one's taps
+    # Connected first: that takes the model's lock, and nobody else's pass may skip layers.
     connected = model.connected([entry, *taps, catch])
-    with suppress(_Stop), _skipped(model, layer), connected, torch.no_grad():
+    with suppress(_Stop), connected, _skipped(model, layer, whole=whole), torch.no_grad():
         model.hf(input_ids=tokens.ids[rows, start:], **arguments)
     assert catch.value is not None
     return catch.value
@@ -136,14 +138,11 @@ def _prefix(base: Base, rows: Tensor, layer: int, start: int) -> DynamicCache:
 
 
 @contextmanager
-def _skipped(model: Model, layer: int) -> Generator[None]:
-    """The layers before `layer` hand their input through."""
+def _skipped(model: Model, layer: int, *, whole: bool) -> Generator[None]:
+    """The layers before `layer` hand their input through, in a tuple where the family does."""
 
-    def through(whole: bool) -> Callable[..., Any]:
-        def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return (hidden_states, None) if whole else hidden_states
-
-        return forward
+    def through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (hidden_states, None) if whole else hidden_states
 
     with ExitStack() as stack:
         for part in model.anatomy.layers[:layer]:
@@ -152,7 +151,7 @@ def _skipped(model: Model, layer: int) -> Generator[None]:
                 stack.callback(delattr, part.block, "forward")
             else:
                 stack.callback(setattr, part.block, "forward", before)
-            part.block.forward = through(model.blocks_return_tuples)
+            part.block.forward = through
         yield
 
 
