@@ -123,12 +123,18 @@ class FromRun:
             positions_of(wanted, theirs)
         if self.position is not None and len(self.position) != len(selection.where.position or ()):
             raise SiteError("from_position needs as many positions as position names.")
-        if wanted is None and not _same_layout(mine, theirs):
+        square = "key_position" in KINDS[self.source.kind].axes
+        across = wanted is None or (square and selection.where.key_position is None)
+        if across and not _same_layout(mine, theirs if self.rows is None else self._drawn(theirs)):
             raise SiteError(
                 f"The prompts of the run given as from_ do not line up with these token by token "
                 f"({tuple(theirs.ids.shape)} against {tuple(mine.ids.shape)}, or padded "
                 "differently); name the positions to take."
             )
+
+    def _drawn(self, theirs: Tokens) -> Tokens:
+        assert self.rows is not None
+        return theirs.rows(self.rows.to(theirs.ids.device))
 
     def __call__(self, part: Tensor, selection: Selection, now: Passing) -> Tensor | None:
         where = selection.where
@@ -161,9 +167,14 @@ class FromRun:
 
 
 def _same_layout(one: Tokens, other: Tokens) -> bool:
+    """Whether prompts line up, column by column; a single prompt must line up with every other."""
     if one.ids.shape[1] != other.ids.shape[1]:
         return False
     return bool((one.mask.cpu() == other.mask.cpu()).all())
+
+
+def _lined_up(tokens: Tokens) -> bool:
+    return _same_layout(tokens, tokens.rows([0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +186,11 @@ class Project:
 
     def __call__(self, part: Tensor, selection: Selection, now: Passing) -> Tensor | None:
         basis = _like(self.basis, part)
+        if basis.shape[1] != part.shape[-1]:
+            raise SiteError(
+                f"The directions to project out of {str(selection.site)!r} have the width "
+                f"{basis.shape[1]}, and what passes there {part.shape[-1]}; give as wide ones."
+            )
         return part - (part @ basis.T) @ basis
 
     def check(self, selection: Selection) -> None:
@@ -189,11 +205,14 @@ class Function:
     """Takes and returns a tensor of the part's shape."""
 
     def __call__(self, part: Tensor, selection: Selection, now: Passing) -> Tensor | None:
-        new = self.fn(part)
-        if new.shape != part.shape:
+        # A copy, so that a function that writes into what it is given does no more than say so.
+        new = self.fn(part.clone())
+        shape: tuple[int, ...] | None = getattr(new, "shape", None)
+        if shape != part.shape:
+            what = repr(new) if shape is None else f"the shape {tuple(shape)}"
             raise SiteError(
-                f"The function applied at {str(selection.site)!r} returned the shape "
-                f"{tuple(new.shape)} for {tuple(part.shape)}; return the same shape."
+                f"The function applied at {str(selection.site)!r} returned {what} for a tensor of "
+                f"the shape {tuple(part.shape)}; return one of the same shape."
             )
         return new
 
@@ -203,7 +222,7 @@ class Function:
 
 @dataclass(frozen=True, eq=False)
 class OwnBatch:
-    """The mean over this very batch, or other rows of it."""
+    """The mean over this very batch (the rows chosen), or other rows of it."""
 
     mode: Literal["mean", "resample"]
     """Which."""
@@ -213,20 +232,37 @@ class OwnBatch:
     """For the draw of rows."""
 
     def __call__(self, part: Tensor, selection: Selection, now: Passing) -> Tensor | None:
+        tokens = _chosen(selection)
+        beams = part.shape[0] // len(tokens)
         if self.mode == "resample":
-            return part[draw_rows(part.shape[0], part.shape[0], self.seed).to(part.device)]
+            drawn = draw_rows(len(tokens), len(tokens), self.seed)
+            return part[(drawn[:, None] * beams + torch.arange(beams)).flatten().to(part.device)]
         everywhere = selection.where.position is None and not now.past
-        real = selection.tokens.mask if everywhere and selection.where.row is None else None
+        real = tokens.mask.repeat_interleave(beams, dim=0) if everywhere else None
         return _mean(part, selection.site, real, self.per_position).expand(part.shape)
 
     def check(self, selection: Selection) -> None:
-        """Padding may not stand in for another prompt's tokens."""
-        lengths = set(selection.tokens.lengths.tolist())
-        if self.mode == "resample" and len(lengths) > 1 and selection.where.position is None:
+        """Padding may not stand in for another prompt's tokens, nor a prompt for itself."""
+        tokens, where = _chosen(selection), selection.where
+        square = "key_position" in KINDS[selection.site.kind].axes
+        by_place = self.per_position or self.mode == "resample" or square
+        what = "Resampling" if self.mode == "resample" else "This mean"
+        if by_place and (where.position is None or square) and not _lined_up(tokens):
+            ask = "choose another ablation" if square else "name the positions"
             raise SiteError(
-                "Resampling needs prompts of one length, or positions that all of them have; "
-                "name the positions."
+                f"{what} needs prompts of one length, or positions that all of them have; {ask}."
             )
+        if len(tokens) == 1 and (by_place or len(where.position or ()) == 1):
+            raise SiteError(
+                f"{what} over a single prompt would leave everything as it is; give more prompts, "
+                "or a reference run (over=…)."
+            )
+
+
+def _chosen(selection: Selection) -> Tokens:
+    """The prompts whose rows an edit touches."""
+    rows = selection.where.row
+    return selection.tokens if rows is None else selection.tokens.rows(rows)
 
 
 def _mean(values: Tensor, site: Site, real: Tensor | None, per_position: bool) -> Tensor:
@@ -261,22 +297,38 @@ class MeanOf:
     """Whether each position has its own mean."""
 
     def check(self, selection: Selection) -> None:
-        """Means per position need prompts that line up."""
-        if self.per_position and not bool(
-            (self.run.tokens.mask.sum(1) == self.run.tokens.lengths[0]).all()
-        ):
+        """Means per position need prompts that line up, and so do scores and patterns."""
+        theirs, where = self.run.tokens, selection.where
+        if self._by_place and not _lined_up(theirs):
             raise SiteError("A mean per position needs reference prompts of one length.")
+        across = self._by_place and (where.position is None or self._square)
+        if across and not _same_layout(selection.tokens, theirs.rows([0])):
+            raise SiteError(
+                "A mean per position needs prompts that line up with the reference's token by "
+                f"token ({theirs.ids.shape[1]} tokens against "
+                f"{sorted(set(selection.tokens.lengths.tolist()))}, or padded differently); "
+                "choose another reference or ablation."
+            )
+
+    @property
+    def _square(self) -> bool:
+        return "key_position" in KINDS[self.source.kind].axes
+
+    @property
+    def _by_place(self) -> bool:
+        """Whether each position has a mean of its own; scores and patterns pool only prompts."""
+        return self.per_position or self._square
 
     def __call__(self, part: Tensor, selection: Selection, now: Passing) -> Tensor | None:
         values = self.run[self.source]
         mean = _mean(values, self.source, self.run.tokens.mask, self.per_position)
-        if now.past and mean.shape[1] > 1:
+        if now.past and self._by_place:
             return None
         mean = mean.expand(1, values.shape[1] if self.per_position else -1, *[-1] * (mean.ndim - 2))
         rows = Passing(batch=1, width=int(mean.shape[1]))
         where = Where(
             index=selection.where.index,
-            position=selection.where.position if self.per_position else None,
+            position=selection.where.position if self._by_place else None,
             key_position=selection.where.key_position,
         )
         reading = Selection(self.source, where, self.run.tokens.rows([0]), selection.all_keys)

@@ -54,7 +54,7 @@ class Edit:
         return self.text
 
 
-Edits = Sequence["Edit | Sequence[Edit]"]
+Edits = Edit | Sequence["Edit | Sequence[Edit]"]
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,8 @@ def ablate(
 ) -> Edit:
     """Take the part away: set it to zero, to a mean, or to what other prompts have there.
 
-    `over` is the reference run for the mean or the draw (this very batch when not given). The mean
+    `over` is the reference run for the mean or the draw (this very batch when not given, of it the
+    rows that `row` names). The mean
     pools prompts and real positions, or with `per_position` only prompts; scores and patterns pool
     only prompts. `seed` fixes the draw of `resample`.
     """
@@ -226,10 +227,14 @@ def project_out(
     row: Index | None = None,
 ) -> Edit:
     """Remove the component in the span of one direction (width) or several (n, width)."""
-    stacked = directions.reshape(-1, directions.shape[-1]).float()
+    stacked = directions.reshape(-1, directions.shape[-1]).double()
     if not bool(torch.isfinite(stacked).all()) or bool((stacked.norm(dim=1) == 0).any()):
         raise SiteError("The directions to project out must be finite and not zero.")
-    basis = torch.linalg.qr(stacked.T).Q.T
+    # The span's own basis: directions that depend on one another must not add any of their own.
+    _, sizes, spanning = torch.linalg.svd(
+        stacked / stacked.norm(dim=1, keepdim=True), full_matrices=False
+    )
+    basis = spanning[sizes > 1e-6 * sizes[0]].float()
     return _edit(
         "project_out", site, Project(basis), head, neuron, position, None, row, "directions"
     )
@@ -263,8 +268,8 @@ def freeze(site: str, *, from_: Source) -> list[Edit]:
 
 
 def flat(edits: Edits) -> list[Edit]:
-    """Edits given singly or in lists, as one list."""
+    """One edit, or edits given singly or in lists, as one list."""
     listed: list[Edit] = []
-    for item in edits:
+    for item in [edits] if isinstance(edits, Edit) else edits:
         listed.extend([item] if isinstance(item, Edit) else item)
     return listed

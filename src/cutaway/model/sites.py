@@ -170,7 +170,7 @@ def check_site(
             f"{layers[0]} to {layers[-1]}; the nearest is '{site.kind}.{closest}'."
         )
     axis = KINDS[site.kind].indexed
-    if site.index is not None and axis is not None and site.index >= sizes[axis]:
+    if site.index is not None and axis is not None and not -sizes[axis] <= site.index < sizes[axis]:
         raise SiteError(
             f"This model has no site {str(site)!r}: there are {sizes[axis]} entries along "
             f"{axis!r}; the last is '{site.kind}.{site.layer}.{sizes[axis] - 1}'."
