@@ -84,7 +84,7 @@ def generate(
     _check(temperature, top_k, top_p, num_beams, max_new_tokens)
     pad_id = 0 if model.tokenizer is None else pad_id_of(model.tokenizer)
     given = model.tokens(prompt, padding="left") if not isinstance(prompt, Tokens) else prompt
-    tokens = left_padded(given, pad_id).to(model.device)
+    tokens = model.checked(left_padded(given, pad_id))
     if stream is not None and (len(tokens) > 1 or num_beams > 1 or model.tokenizer is None):
         raise InputError("stream=… needs a single prompt, a tokenizer and no beam search.")
     if model.n_ctx is not None and tokens.ids.shape[1] + max_new_tokens > model.n_ctx:
@@ -128,5 +128,5 @@ def _check(
         raise InputError("top_k and top_p need sampling; give a temperature above 0.")
     if top_p is not None and not 0 < top_p <= 1:
         raise InputError(f"top_p must lie above 0 and at most 1; found {top_p}.")
-    if num_beams < 1 or new < 1:
-        raise InputError("num_beams and max_new_tokens must be at least 1.")
+    if num_beams < 1 or new < 1 or (top_k is not None and top_k < 1):
+        raise InputError("num_beams, max_new_tokens and top_k must be at least 1.")

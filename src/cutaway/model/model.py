@@ -19,24 +19,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cutaway.errors import InputError, SiteError
+from cutaway.errors import InputError
 from cutaway.model.anatomy import Anatomy, weight_of
 from cutaway.model.edits import BoundEdit, Edit, Edits, flat
 from cutaway.model.generate import Generation, generate
 from cutaway.model.memory import explained
 from cutaway.model.norm import FrozenNorm, frozen
 from cutaway.model.ports import Port, layer_ports, model_ports
-from cutaway.model.run import Keep, Recorder, Run, chosen, ordered
+from cutaway.model.run import Keep, Metric, Recorder, Run, chosen, gradients_of, ordered
 from cutaway.model.select import Selection
 from cutaway.model.sites import Site, check_site
 from cutaway.model.taps import Tap, connected, interior_sites
-from cutaway.model.tokens import Padding, Tokens, encode_batch, single_token, token_strings
+from cutaway.model.tokens import (
+    Padding,
+    Tokens,
+    encode_batch,
+    single_token,
+    token_strings,
+    tokens_of_ids,
+)
 
 if TYPE_CHECKING:
     from cutaway.model.verify import Verification
 
 Inputs = str | Sequence[str] | Tensor | Tokens
-Metric = Callable[[Float[Tensor, "batch position vocab"]], Tensor]
 
 
 class Model:
@@ -64,7 +70,6 @@ class Model:
             ordered({site: torch.empty(0) for site in
                      (*(port.site for port in self.ports), *interior_sites(anatomy))})
         )  # fmt: skip
-        self._present = frozenset(self.sites)
         self._lock = threading.RLock()
         self.accepts = frozenset(inspect.signature(hf.forward).parameters)
 
@@ -200,14 +205,14 @@ class Model:
         """A batch of prompts, from text, texts, or token ids with or without a mask.
 
         `bos=None` does what the tokenizer does by default, True puts a BOS token first, False adds
-        no special token.
+        no special token; it and `padding` are for text, `mask` is for token ids.
         """
         if isinstance(inputs, Tokens):
             return inputs
         if isinstance(inputs, Tensor):
-            ids = inputs[None] if inputs.ndim == 1 else inputs
-            real = torch.ones_like(ids) if mask is None else mask
-            return Tokens(ids=ids.long(), mask=real.bool())
+            return tokens_of_ids(inputs, mask)
+        if mask is not None:
+            raise InputError("A mask goes with token ids; text is padded and masked by itself.")
         return encode_batch(self._tokenizer(), inputs, bos=bos, padding=padding)
 
     def token_strings(self, inputs: Inputs) -> list[list[str]]:
@@ -227,7 +232,8 @@ class Model:
             )
         return self.tokenizer
 
-    def _checked(self, tokens: Tokens) -> Tokens:
+    def checked(self, tokens: Tokens) -> Tokens:
+        """The batch on the model's device, once it fits the context and the vocabulary."""
         longest = int(tokens.lengths.max())
         if self.n_ctx is not None and longest > self.n_ctx:
             raise InputError(
@@ -261,7 +267,7 @@ class Model:
         vocab) to a number per prompt (or one): each kept site's gradient of its sum comes with the
         run. `graph=True` keeps the autograd graph, for edits or taps that are being trained.
         """
-        tokens = self._checked(self.tokens(inputs))
+        tokens = self.checked(self.tokens(inputs))
         recorder = Recorder(
             chosen(keep, self.check_site, self.sites), gradients=grad_of is not None
         )
@@ -270,7 +276,9 @@ class Model:
         with self.connected(every), torch.enable_grad() if trained else torch.no_grad():
             logits = self.forward(tokens, use_cache=False)
             kept = ordered(recorder.kept)
-            gradients = self._gradients(grad_of, logits, kept) if grad_of is not None else {}
+            gradients: dict[Site, Tensor] = {}
+            if grad_of is not None:
+                gradients = gradients_of(grad_of, logits, kept, graph=graph)
         if not graph:
             logits = logits.detach()
             kept = {site: tensor.detach() for site, tensor in kept.items()}
@@ -328,18 +336,6 @@ class Model:
         with explained(tokens, self):
             return self.hf(**arguments).logits
 
-    @staticmethod
-    def _gradients(metric: Metric, logits: Tensor, kept: dict[Site, Tensor]) -> dict[Site, Tensor]:
-        if not kept:
-            raise SiteError("grad_of needs keep=[…]: gradients are given at kept sites.")
-        total = metric(logits).sum()
-        if not total.requires_grad:
-            raise SiteError("The metric given to grad_of does not depend on the logits.")
-        found = torch.autograd.grad(
-            total, list(kept.values()), allow_unused=True, materialize_grads=True
-        )
-        return dict(zip(kept, found, strict=True))
-
     # ── the unembedding ──────────────────────────────────────────────────────────────────────
 
     def unembed(self, x: Float[Tensor, "*b d_model"]) -> Float[Tensor, "*b vocab"]:
@@ -382,10 +378,6 @@ class Model:
         """The final norm with its scale frozen."""
         device = next(self.anatomy.lm_head.parameters()).device
         return frozen(self.anatomy.final_norm, self.d_model, device, self.dtype)
-
-    def is_present(self, site: Site) -> bool:
-        """Whether this model has the site."""
-        return site.whole in self._present
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from cutaway.model.tokens import Tokens
 
 Keep = str | Site | Callable[[Site], bool]
 """A site, a kind (all its layers), or a predicate over sites."""
+Metric = Callable[[Float[Tensor, "batch position vocab"]], Tensor]
+"""From the logits to a number per prompt, or one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,12 @@ class Run:
         axis = KINDS[parsed.kind].indexed
         if parsed.index is None or axis is None:
             return tensor
-        dim = KINDS[parsed.kind].axes.index("head" if axis == "head" else axis)
+        dim = KINDS[parsed.kind].axes.index(axis)
+        if parsed.index >= tensor.shape[dim]:
+            raise SiteError(
+                f"This run has no {str(parsed)!r}: there are {tensor.shape[dim]} entries along "
+                f"{axis!r}; the last is '{parsed.whole}.{tensor.shape[dim] - 1}'."
+            )
         return tensor.select(dim, parsed.index)
 
     def array(self, site: Site | str) -> xr.DataArray:
@@ -119,6 +126,21 @@ class Recorder:
         copy = x.clone() if x.requires_grad else x.detach().clone().requires_grad_()
         self.kept[site] = copy
         return copy.clone()
+
+
+def gradients_of(
+    metric: Metric, logits: Tensor, kept: Mapping[Site, Tensor], *, graph: bool
+) -> dict[Site, Tensor]:
+    """The gradient of the metric's sum at each kept site; `graph` keeps what it was made from."""
+    if not kept:
+        raise SiteError("grad_of needs keep=[…]: gradients are given at kept sites.")
+    total = metric(logits).sum()
+    if not total.requires_grad:
+        raise SiteError("The metric given to grad_of does not depend on the logits.")
+    found = torch.autograd.grad(
+        total, list(kept.values()), retain_graph=graph, allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(kept, found, strict=True))
 
 
 def ordered(kept: Mapping[Site, Tensor]) -> dict[Site, Tensor]:

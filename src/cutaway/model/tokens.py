@@ -45,6 +45,12 @@ class Tokens:
         if not bool(self.mask.any(dim=1).all()):
             row = int((~self.mask.any(dim=1)).nonzero()[0])
             raise InputError(f"Row {row} of the batch has no real token; every prompt needs one.")
+        holes = self.last - self.first + 1 != self.lengths
+        if bool(holes.any()):
+            raise InputError(
+                f"The mask of row {int(holes.nonzero()[0])} has padding between real tokens; pad "
+                "on the left or on the right only."
+            )
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -120,6 +126,16 @@ def pad(
     return Tokens(ids=ids, mask=mask, labels=shifted)
 
 
+def tokens_of_ids(ids: Tensor, mask: Tensor | None = None) -> Tokens:
+    """Token ids, one prompt or several as rows, with the mask that says which are real."""
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise InputError(f"Token ids are whole numbers; found a tensor of {ids.dtype}.")
+    real = torch.ones_like(ids) if mask is None else mask
+    if ids.ndim == 1:
+        ids, real = ids[None], real[None] if real.ndim == 1 else real
+    return Tokens(ids=ids.long(), mask=real.bool())
+
+
 def pad_id_of(tokenizer: Any) -> int:
     """An id to fill padding with; it is masked, so any valid id serves."""
     for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id):
@@ -152,7 +168,13 @@ def encode_batch(
     padding: Padding = "right",
 ) -> Tokens:
     """One text or several as a padded batch; see `encode` for `bos`."""
-    listed = [texts] if isinstance(texts, str) else list(texts)
+    listed: list[str] = [texts] if isinstance(texts, str) else list(texts)
+    other = next((type(text).__name__ for text in listed if not hasattr(text, "encode")), None)
+    if other is not None:
+        raise InputError(
+            "Prompts are a string, a list of strings, or token ids as a tensor; found a list with "
+            f"{other} in it."
+        )
     if not listed:
         raise InputError("No text was given; give a string or a non-empty list of strings.")
     rows = [encode(tokenizer, text, bos=bos) for text in listed]

@@ -104,7 +104,7 @@ class _Method:
         kinds = ("z", "attn_out", "mlp_out")
         self.sites = [
             *(Site(kind, layer) for kind in kinds for layer in layers),
-            *(Site(name) for name in ("embed", "pos_embed") if model.is_present(Site(name))),
+            *(Site(name) for name in ("embed", "pos_embed") if Site(name) in model.sites),
             Site("resid_pre", 0), Site("resid_final"), Site("final_norm"),
         ]  # fmt: skip
 

@@ -33,7 +33,7 @@ class Parts:
     @classmethod
     def of(cls, model: Model) -> Parts:
         """The parts of a model."""
-        names = ["embed", *(["pos_embed"] if model.is_present(Site("pos_embed")) else [])]
+        names = ["embed", *(["pos_embed"] if Site("pos_embed") in model.sites else [])]
         for layer in range(model.n_layers):
             names += [f"head_out.{layer}.{head}" for head in range(model.n_heads)]
             names += [f"attn_bias.{layer}", f"mlp_out.{layer}"]
