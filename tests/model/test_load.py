@@ -60,6 +60,16 @@ def _with_code(path: Path) -> None:
     (path / "evil.py").write_text("raise SystemExit('ran')")
 
 
+def _cut_short(path: Path) -> None:
+    whole = (path / "model.safetensors").read_bytes()
+    (path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def _configured(path: Path, **changes: Any) -> None:
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | changes))
+
+
 def _pickled(path: Path) -> None:
     _strip(path)
     (path / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
@@ -76,6 +86,10 @@ BAD: list[tuple[Callable[[Path], object], dict[str, Any], str]] = [
     (lambda path: None, {"device": "warp"}, "There is no device 'warp'"),
     (lambda path: None, {"dtype": "int8"}, "'int8' is not a floating-point type"),
     (lambda path: None, {"attention": "nonsense"}, "could not be opened"),
+    (lambda path: None, {"nonsense": 1}, "could not be opened: .*'nonsense'"),
+    (_cut_short, {}, "a safetensors file is damaged or incomplete"),
+    (lambda path: _configured(path, num_hidden_layers=3), {}, "its weights lack 'model.layers.2"),
+    (lambda path: _configured(path, vocab_size=90), {}, "do not have the shapes that its config"),
 ]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from cutaway.errors import CutawayError, ModelError
 from cutaway.model.anatomy import Anatomy, anatomies
@@ -202,8 +203,19 @@ def _load(
     if where is not None and where.type != "cpu":
         options["device_map"] = {"": str(where)}
     with _explained(source):
-        hf = AutoModelForCausalLM.from_pretrained(source, **options)
+        hf, said = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
+    _refuse_random(source, sorted(said["missing_keys"]))
     return hf, _tokenizer_of(source, revision, trust=trust)
+
+
+def _refuse_random(source: str, missing: list[str]) -> None:
+    """Weights that the checkpoint does not have would be drawn at random, without a word."""
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"{source!r} could not be opened: its weights lack {missing[0]!r}{more}, which its "
+            "config.json asks for; give the complete checkpoint of a causal language model."
+        )
 
 
 def _check_directory(path: Path, *, trust: bool) -> None:
@@ -258,11 +270,18 @@ def _explained(source: str) -> Generator[None]:
     """Turn what loading raises into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except SafetensorError as error:
+        raise ModelError(
+            f"{source!r} could not be opened: a safetensors file is damaged or incomplete "
+            f"({error}); copy or download it again."
+        ) from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
         text = str(error)
         first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
         if "trust_remote_code" in text:
             reason = "it brings its own code, which is not run unless trust_remote_code=True"
+        elif "ignore_mismatched_sizes" in text:
+            reason = "its weights do not have the shapes that its config.json says"
         elif "safetensors" in text:
             reason = (
                 "it has no safetensors weights, and pickles can run code when loaded; convert it "
