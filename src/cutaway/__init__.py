@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from cutaway.model.tokens import Tokens
     from cutaway.opening import behaviour, open
     from cutaway.patch.effects import Effects
+    from cutaway.patch.estimates import Estimates
+    from cutaway.patch.gradients import attribution_patching
     from cutaway.patch.sweep import sweep
 
 __version__ = "0.1.0"
@@ -44,6 +46,7 @@ _HOMES = {
     "CutawayError": "cutaway.errors",
     "Edit": "cutaway.model.edits",
     "Effects": "cutaway.patch.effects",
+    "Estimates": "cutaway.patch.estimates",
     "Family": "cutaway.model.family",
     "Model": "cutaway.model.model",
     "Run": "cutaway.model.run",
@@ -52,6 +55,7 @@ _HOMES = {
     "ablate": "cutaway.model.edits",
     "add": "cutaway.model.edits",
     "apply": "cutaway.model.edits",
+    "attribution_patching": "cutaway.patch.gradients",
     "behaviour": "cutaway.opening",
     "declare": "cutaway.model.family",
     "freeze": "cutaway.model.edits",
@@ -67,6 +71,7 @@ __all__ = [
     "CutawayError",
     "Edit",
     "Effects",
+    "Estimates",
     "Family",
     "Model",
     "Run",
@@ -75,6 +80,7 @@ __all__ = [
     "ablate",
     "add",
     "apply",
+    "attribution_patching",
     "behaviour",
     "declare",
     "freeze",

@@ -3,6 +3,8 @@
 from cutaway.patch.backwards import PathStep, PathTrail, iterate_paths
 from cutaway.patch.cells import Cell, Grid, SweepError, grid, sites_of
 from cutaway.patch.effects import Effects
+from cutaway.patch.estimates import Estimates
+from cutaway.patch.gradients import attribution_patching
 from cutaway.patch.paths import path_patch
 from cutaway.patch.sources import Mode
 from cutaway.patch.sweep import sweep
@@ -10,11 +12,13 @@ from cutaway.patch.sweep import sweep
 __all__ = [
     "Cell",
     "Effects",
+    "Estimates",
     "Grid",
     "Mode",
     "PathStep",
     "PathTrail",
     "SweepError",
+    "attribution_patching",
     "grid",
     "iterate_paths",
     "path_patch",
