@@ -8,6 +8,7 @@ from cutaway.patch.gradients import attribution_patching
 from cutaway.patch.paths import path_patch
 from cutaway.patch.sources import Mode
 from cutaway.patch.sweep import sweep
+from cutaway.patch.tracing import causal_trace
 
 __all__ = [
     "Cell",
@@ -19,6 +20,7 @@ __all__ = [
     "PathTrail",
     "SweepError",
     "attribution_patching",
+    "causal_trace",
     "grid",
     "iterate_paths",
     "path_patch",
