@@ -34,6 +34,14 @@ def test_a_directory_opens_as_the_model_that_was_saved(saved: Path, ids: torch.T
     assert open_model(tiny("llama", seed=1)).fingerprint != model.fingerprint
 
 
+def test_any_single_weight_is_in_the_fingerprint() -> None:
+    plain = open_model(tiny("gpt2")).fingerprint
+    changed = tiny("gpt2")
+    with torch.no_grad():
+        changed.transformer.h[1].attn.c_attn.bias[95] += 1
+    assert open_model(changed).fingerprint != plain
+
+
 def test_options_take_effect(saved: Path, ids: torch.Tensor) -> None:
     half = open_model(saved, dtype="bfloat16", attention="eager", device="cpu")
     assert half.dtype == torch.bfloat16

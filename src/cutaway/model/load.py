@@ -203,7 +203,10 @@ def _load(
     if where is not None and where.type != "cpu":
         options["device_map"] = {"": str(where)}
     with _explained(source):
-        hf, said = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, output_loading_info=True, **options
+        )
+        hf, said = loaded
     _refuse_random(source, sorted(said["missing_keys"]))
     return hf, _tokenizer_of(source, revision, trust=trust)
 

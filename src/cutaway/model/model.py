@@ -6,9 +6,7 @@ module, knows where its parts are (`anatomy`) and connects taps to them for the 
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,6 +20,7 @@ from torch import Tensor
 from cutaway.errors import InputError
 from cutaway.model.anatomy import Anatomy, weight_of
 from cutaway.model.edits import BoundEdit, Edit, Edits, flat
+from cutaway.model.fingerprint import fingerprint
 from cutaway.model.generate import Generation, generate
 from cutaway.model.memory import explained
 from cutaway.model.norm import FrozenNorm, frozen
@@ -146,17 +145,8 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identifies configuration and weights (a sample of each tensor, so that it is quick)."""
-        config: dict[str, Any] = self.config.to_dict()
-        for name in ("_name_or_path", "transformers_version"):  # say where from, not what
-            config.pop(name, None)
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        for name, tensor in self.hf.state_dict().items():
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            flat_view = tensor.detach().reshape(-1)
-            step = max(1, flat_view.numel() // 64)
-            digest.update(str(flat_view[::step][:64].float().cpu().tolist()).encode())
-        return digest.hexdigest()[:16]
+        """Identifies configuration and weights (see `model.fingerprint`)."""
+        return fingerprint(self.hf, self.config)
 
     def missing(self) -> dict[str, str]:
         """Why kinds of site that some models have do not exist in this one."""
