@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cutaway.behaviours import Behaviour
+from cutaway.model import Model
 from cutaway.study import Settings, Study, run
 from cutaway.study import sentences as say
 from cutaway.study.stage import within
@@ -35,6 +36,17 @@ def test_accuracy_and_intervals_are_those_of_the_result(page: str, whole: Study)
     right = round(box.each("accuracy").sum())
     assert f"{right} of {box.n} clean prompts" in page
     assert say.with_ends(box.interval("logit_diff")) in page
+
+
+def test_patching_is_told_in_the_behaviours_own_metric(
+    model: Model, behaviour: Behaviour, quick: Settings, tmp_path: Path
+) -> None:
+    found = run(model, replace(behaviour, metric="prob_diff"), tmp_path / "study", settings=quick)
+    assert found.patching.heads_denoise.metric == "prob_diff"
+    told = [say.main_heads(found.patching), say.strongest(found.patching.stream_noise)]
+    assert not any("logit difference" in sentence for sentence in told)
+    page = unescape(found.report.read_text("utf-8"))
+    assert f"change of the probability difference, {found.patching.n} examples" in page
 
 
 def test_the_strongest_heads_are_named_and_their_attention_shown(page: str, whole: Study) -> None:

@@ -191,7 +191,7 @@ def _patched(effects: Effects, title: str, field: str) -> Figure:
         effects.effect.transpose("example", "layer", ...),
         title=title,
         shows=say.strongest(effects),
-        measure=f"change of the {effects.metric.replace('_diff', ' difference')}",
+        measure=f"change of the {say.measured(effects)}",
         ends=("wrong", "correct"),
         reproduce=f"study.patching.{field}.interval()",
     )

@@ -89,7 +89,7 @@ def facts(box: BlackBox, attribution: Attribution, patching: Patching) -> tuple[
     found.append(
         Fact(
             label=f"{say.cell_name(patching.heads_denoise, best)}, put back alone", value=value,
-            note=f"change of the logit difference, {patching.n} examples",
+            note=f"change of the {say.measured(patching.heads_denoise)}, {patching.n} examples",
         )
     )  # fmt: skip
     return tuple(found)

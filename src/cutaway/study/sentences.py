@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from cutaway.behaviours import Interval
+from cutaway.behaviours.metrics import METRICS
 from cutaway.observe import AttentionTo, Attribution
 from cutaway.patch import Effects
 from cutaway.study.blackbox import BlackBox
@@ -255,11 +256,16 @@ def looks_here(pattern: Float[np.ndarray, "query key"], tokens: Sequence[str], h
 # ── patching ─────────────────────────────────────────────────────────────────────────────────
 
 
-def cell_name(effects: Effects, row: Mapping[str, Any]) -> str:
+def cell_name(effects: Effects, row: Mapping[Any, Any]) -> str:
     """A cell as a person names it: `head 3.5`, `S2 entering layer 4`."""
     if "head" in effects.axes:
         return f"head {row['layer']}.{row['head']}"
     return f"{place_name(row['position'])} entering layer {row['layer']}"
+
+
+def measured(effects: Effects) -> str:
+    """What patching was measured by: the behaviour's metric, in words."""
+    return METRICS[effects.metric].label
 
 
 def strongest(effects: Effects, most: int = 3) -> str:
@@ -272,12 +278,12 @@ def strongest(effects: Effects, most: int = 3) -> str:
     what = "one head’s output" if "head" in effects.axes else "the stream at one place"
     start = f"Putting {what} from the {source} run into the {base} run"
     if not clear:
-        return f"{start} changes the logit difference nowhere by more than its interval."
+        return f"{start} changes the {measured(effects)} nowhere by more than its interval."
     named = [
         f"{cell_name(effects, row)} ({plain(row['effect'])}{_share(effects, row['recovery'])})"
         for row in clear
     ]
-    return f"{start} changes the logit difference most for {listed(named)}."
+    return f"{start} changes the {measured(effects)} most for {listed(named)}."
 
 
 def _share(effects: Effects, recovery: float) -> str:
@@ -316,7 +322,7 @@ def main_heads(found: Patching) -> str:
         return "Patching single heads moves the answer nowhere by more than its interval."
     return (
         f"Patching names heads {listed(heads)} as the strongest; put back alone, "
-        f"{cell_name(effects, best)} changes the logit difference by {plain(best['effect'])}"
+        f"{cell_name(effects, best)} changes the {measured(effects)} by {plain(best['effect'])}"
         f"{_share(effects, best['recovery'])} ({found.n} examples)."
     )
 
