@@ -41,6 +41,7 @@ _PER_FAMILY: dict[str, dict[str, Any]] = {
     "biogpt": {"pad_token_id": 0},
     "xglm": {"pad_token_id": 0},
     "opt": {"pad_token_id": 0},
+    "ernie4_5_moe": {"moe_k": 2},
     "gemma2": {"query_pre_attn_scalar": 8},
     "falcon": {"num_kv_heads": 2},
 }

@@ -36,7 +36,7 @@ from cutaway.model.run import Run
 from cutaway.model.sites import KINDS, Site
 from cutaway.model.tokens import Tokens, pad
 
-_LENGTH, _SHORT = 5, 3
+_LENGTH, _SHORT, _TRIALS = 5, 3, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,22 +255,29 @@ def _changing(site: Site, head: int | None, row: int, like: Tensor) -> Edit:
 
 def _causes(ledger: _Ledger, model: Model, alone: Tokens, run: Run, bound: float) -> None:
     trials = list(_trials(model, run))
+    # A few at a time, so that the logits of a large vocabulary stay small beside the weights.
+    for begin in range(0, len(trials), _TRIALS):
+        _cause(ledger, model, alone, run, bound, trials[begin : begin + _TRIALS])
+
+
+def _cause(
+    ledger: _Ledger,
+    model: Model,
+    alone: Tokens,
+    run: Run,
+    bound: float,
+    trials: list[tuple[Site, int | None]],
+) -> None:
     batch = alone.rows([0] * (len(trials) + 1))
-    edits = [
-        _changing(site, head, row, run[site][:1])
-        for row, (site, head) in enumerate(trials, start=1)
-    ]
-    watched = [Site("z", site.layer) for site, head in trials if head is not None]
-    middle = [site for site, _ in trials if site.kind == "resid_mid"]
-    for site in middle:
-        watched += [Site(kind, site.layer) for kind in ("resid_mid", "mlp_out", "resid_post")]
+    edits: list[Edit] = []
+    watched: list[Site] = []
+    for row, (site, head) in enumerate(trials, start=1):
+        edits.append(_changing(site, head, row, run[site][:1]))
+        if head is not None:
+            watched.append(Site("z", site.layer))
+        if site.kind == "resid_mid":
+            watched += [Site(kind, site.layer) for kind in ("resid_mid", "mlp_out", "resid_post")]
     edited = model.run(batch, edits=edits, keep=watched)
-    for site in middle:
-        kinds = ("resid_mid", "mlp_out", "resid_post")
-        row = next(row for row, (moved, _) in enumerate(trials, start=1) if moved == site)
-        stream, added, left = (edited[Site(kind, site.layer)][row] for kind in kinds)
-        identity = "a change of resid_mid is a change of the stream"
-        ledger.equal(identity, str(site), stream + added, left, bound)
     for row, (site, head) in enumerate(trials, start=1):
         moved, _ = _errors(edited.logits[row], edited.logits[0])
         still = 0.0 if moved > 1e-7 else 1.0
@@ -278,6 +285,11 @@ def _causes(ledger: _Ledger, model: Model, alone: Tokens, run: Run, bound: float
         across = model.anatomy.layers[site.layer or 0].norm_across_heads and site.kind != "v"
         if head is not None and not across:
             _only_its_heads(ledger, site, head, edited[Site("z", site.layer)], row, run, bound)
+        if site.kind == "resid_mid":
+            kinds = ("resid_mid", "mlp_out", "resid_post")
+            stream, added, left = (edited[Site(kind, site.layer)][row] for kind in kinds)
+            identity = "a change of resid_mid is a change of the stream"
+            ledger.equal(identity, str(site), stream + added, left, bound)
 
 
 def _only_its_heads(
