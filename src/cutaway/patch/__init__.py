@@ -1,5 +1,6 @@
 """Touching one place at a time: sweeps of activation patches and their effects."""
 
+from cutaway.patch.alignment import Alignment, align
 from cutaway.patch.backwards import PathStep, PathTrail, iterate_paths
 from cutaway.patch.cells import Cell, Grid, SweepError, grid, sites_of
 from cutaway.patch.effects import Effects
@@ -7,10 +8,12 @@ from cutaway.patch.estimates import Estimates
 from cutaway.patch.gradients import attribution_patching
 from cutaway.patch.paths import path_patch
 from cutaway.patch.sources import Mode
+from cutaway.patch.subspaces import interchange, principal_directions, swap
 from cutaway.patch.sweep import sweep
 from cutaway.patch.tracing import causal_trace
 
 __all__ = [
+    "Alignment",
     "Cell",
     "Effects",
     "Estimates",
@@ -19,11 +22,15 @@ __all__ = [
     "PathStep",
     "PathTrail",
     "SweepError",
+    "align",
     "attribution_patching",
     "causal_trace",
     "grid",
+    "interchange",
     "iterate_paths",
     "path_patch",
+    "principal_directions",
     "sites_of",
+    "swap",
     "sweep",
 ]
