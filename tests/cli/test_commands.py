@@ -143,3 +143,13 @@ def test_pronouns_on_stories260k(command: Command) -> None:
     assert result.exit_code == 0, result.output
     assert "on 95 of 100 clean prompts" in result.stdout
     assert "mean logit difference is +2.44" in result.stdout
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared model and data are not here")
+def test_n_takes_the_first_rows_of_a_file(command: Command) -> None:
+    result = command(
+        "study", "--prompts", SHARED / "data/pronouns_stories260k.csv", "--model",
+        SHARED / "models/stories260k", "--n", 7, "--stage", "blackbox",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "of 7 clean prompts" in result.stdout

@@ -264,3 +264,10 @@ def test_models_placed_by_a_device_map_open(saved: Path, ids: torch.Tensor, tmp_
 
 def test_errors_are_cutaways_own() -> None:
     assert issubclass(ModelError, CutawayError)
+
+
+def test_weights_that_are_not_numbers_are_named_as_the_cause() -> None:
+    hf = tiny("gpt2")
+    hf.transformer.h[0].mlp.c_fc.weight.data[0, 0] = float("nan")
+    with pytest.raises(ModelError, match="own logits are not finite"):
+        open_model(hf)

@@ -37,11 +37,14 @@ def chosen_behaviour(
     prompts: str | None,
     model: Model,
     *,
-    n: int,
+    n: int | None,
+    usual: int,
     seed: int,
     vary: list[str] | None,
 ) -> Behaviour:
-    """The behaviour that was named, or that of the file that was given."""
+    """The behaviour that was named (`n` pairs, or the usual number), or that of a file (its first
+    `n` rows, or all).
+    """
     from pathlib import Path
 
     import cutaway
@@ -50,14 +53,15 @@ def chosen_behaviour(
 
     if prompts is None:
         assert name is not None
-        return cutaway.behaviour(name, model, n=n, seed=seed, **variations(vary))
+        return cutaway.behaviour(name, model, n=n or usual, seed=seed, **variations(vary))
     if vary:
         raise BehaviourError("--vary is for built-in behaviours; --prompts brings its own rows.")
     if model.tokenizer is None:
         raise InputError(f"{model.name} has no tokenizer beside it, which prompts need.")
     path = Path(prompts)
     read = Behaviour.from_json if path.suffix.lower() == ".json" else Behaviour.from_csv
-    return read(path, model.tokenizer, name=name)
+    behaviour = read(path, model.tokenizer, name=name)
+    return behaviour if n is None else behaviour.rows(slice(n))
 
 
 def variations(vary: list[str] | None) -> dict[str, str]:

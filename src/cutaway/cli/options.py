@@ -41,8 +41,14 @@ RemoteCode = Annotated[
     typer.Option("--trust-remote-code", help="Run Python code that comes with the model."),
 ]
 Count = Annotated[
-    int,
-    typer.Option("--n", min=1, metavar="N", help="How many pairs of a built-in behaviour."),
+    int | None,
+    typer.Option(
+        "--n",
+        min=1,
+        metavar="N",
+        help="How many pairs. Left out: a hundred of a built-in behaviour (32 for a sweep), and "
+        "every row of a file.",
+    ),
 ]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, metavar="SEED", help="For examples, resamples and draws.")

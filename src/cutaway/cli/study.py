@@ -74,7 +74,7 @@ def study(
     behaviour: BehaviourName = None,
     model: ModelName = None,
     prompts: Prompts = None,
-    n: Count = 100,
+    n: Count = None,
     seed: Seed = 0,
     vary: Vary = None,
     out: Out = None,
@@ -105,7 +105,7 @@ def study(
     directory = _directory(behaviour, prompts, model, out)
     check_output(directory)
     loaded = opened(model, device, dtype, revision, trust_remote_code)
-    examples = chosen_behaviour(behaviour, prompts, loaded, n=n, seed=seed, vary=vary)
+    examples = chosen_behaviour(behaviour, prompts, loaded, n=n, usual=100, seed=seed, vary=vary)
     settings = Settings(seed=seed, patch_examples=patch_examples, heads_shown=heads)
     source = Source(opened_as=model or "", prompts=prompts)
     found = _run(loaded, examples, directory, settings, source, stages=stage, fresh=fresh)

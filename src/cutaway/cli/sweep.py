@@ -84,7 +84,7 @@ def sweep(
     metric: MetricName = "logit_diff",
     position: Places = None,
     top: Top = 10,
-    n: Count = 32,
+    n: Count = None,
     seed: Seed = 0,
     vary: Vary = None,
     out: Out = None,
@@ -106,7 +106,7 @@ def sweep(
     path = Path(out) if out else Path("cutaway-sweeps") / f"{named}-{site}-{mode}.nc"
     _check_file(path)
     loaded = opened(model, device, dtype, revision, trust_remote_code)
-    examples = chosen_behaviour(behaviour, prompts, loaded, n=n, seed=seed, vary=vary)
+    examples = chosen_behaviour(behaviour, prompts, loaded, n=n, usual=32, seed=seed, vary=vary)
 
     import cutaway
     from cutaway.cli.bars import Bars

@@ -232,12 +232,14 @@ class OwnBatch:
     """For the draw of rows."""
 
     def __call__(self, part: Tensor, selection: Selection, now: Passing) -> Tensor | None:
+        if now.past:
+            return None
         tokens = _chosen(selection)
         beams = part.shape[0] // len(tokens)
         if self.mode == "resample":
             drawn = draw_rows(len(tokens), len(tokens), self.seed)
             return part[(drawn[:, None] * beams + torch.arange(beams)).flatten().to(part.device)]
-        everywhere = selection.where.position is None and not now.past
+        everywhere = selection.where.position is None
         real = tokens.mask.repeat_interleave(beams, dim=0) if everywhere else None
         return _mean(part, selection.site, real, self.per_position).expand(part.shape)
 

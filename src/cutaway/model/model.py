@@ -200,6 +200,8 @@ class Model:
         if isinstance(inputs, Tokens):
             return inputs
         if isinstance(inputs, Tensor):
+            if bos is not None:
+                raise InputError("bos is for text; put the BOS id into the token ids yourself.")
             return tokens_of_ids(inputs, mask)
         if mask is not None:
             raise InputError("A mask goes with token ids; text is padded and masked by itself.")

@@ -153,6 +153,11 @@ def verify(model: Model) -> Verification:
     alone, padded = alone.to(model.device), padded.to(model.device)
     with torch.no_grad(), model.connected([]):
         bare: Tensor = model.hf(input_ids=alone.ids, use_cache=False).logits
+    if not bool(torch.isfinite(bare).all()):
+        raise ModelError(
+            f"{model.name} was refused: the bare model's own logits are not finite (NaN or "
+            "infinity) on a short prompt; its weights are damaged, or need another dtype."
+        )
     outside = [site for site in model.sites if not KINDS[site.kind].interior]
     connected = model.run(alone, keep=outside).logits
     exact = 0.0 if model.device.type == "cpu" else bound
