@@ -11,7 +11,9 @@ from cutaway.errors import CutawayError
 from cutaway.gallery.tokenizer import build
 from cutaway.gallery.train import Recipe, batch, train
 
-TINY = Recipe(steps=4, tokens=256, primer=1, layers=1, heads=2, width=8, warmup=1, save_every=100)
+TINY = Recipe(
+    steps=5, finish=4, tokens=256, primer=1, layers=1, heads=2, width=8, warmup=1, save_every=100
+)
 QUIET = Console(quiet=True)
 
 

@@ -62,4 +62,17 @@ templates, combinations or sequences that never occur in that behaviour's traini
     python -m cutaway.gallery.evaluate DIR
 
 measures them again.
+
+## What "held-out" means, and its limits
+
+- One name in five is never an indirect object, a subject, or the name before a pronoun to predict.
+  Held-out names do occur in stories, in repeated sequences, and as one of two people to whom
+  somebody without a name gives things.
+- Held-out templates never occur; their words do. One in five combinations of event and year, word
+  triples, random sequences and orders of countries is kept back.
+- Held-out prompts were looked at while the recipe was being made: earlier ones fell short on
+  held-out indirect objects and on one template about capitals, and the text read last and two more
+  templates were written in answer. So these are figures of a development set. Templates of quite
+  another build are harder: with the names in another sentence or long ones in between, indirect
+  objects fall to between 55 % and 99 %.
 """

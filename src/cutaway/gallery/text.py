@@ -9,8 +9,9 @@ A document is one of:
    each name, its gender, and that things are given to it. No second person has a name, so a
    story is no case of indirect object identification; and held-out names never meet "she" or "he";
 3. other people's telephone numbers, random but for the area code;
-4. a few random words repeated over and over, which teaches copying before anything else;
-5. a word spelled in letters, now and then.
+4. two people, with any names, to whom somebody without a name gives things; nobody named gives;
+5. a few random words repeated over and over, which teaches copying before anything else;
+6. a word spelled in letters, now and then.
 
 Everything is a function of the random generator that is passed in.
 """
@@ -45,6 +46,10 @@ WEIGHTS = {
 
 PRIMER = {"repetition": 1}
 """What the model reads first: with nothing but repetitions it soon learns to copy."""
+
+FINISH = WEIGHTS | {"sharing": 14, "acronyms": 16, "phone-number": 2, "capitals": 5}
+"""What it reads last. Two people are given things here who may have held-out names: without it the
+model knows by heart who is never an indirect object."""
 
 VARIED: dict[str, tuple[dict[str, str], ...]] = {
     "induction": (
@@ -88,6 +93,8 @@ def _written(rng: random.Random, kind: str, n: int) -> list[str]:
         return [story(rng) for _ in range(n)]
     if kind == "spelling":
         return [_spelling(rng) for _ in range(n)]
+    if kind == "sharing":
+        return [_sharing(rng) for _ in range(n)]
     if kind == "repetition":
         return [_repetition(rng) for _ in range(n)]
     variations = VARIED.get(kind, _PLAIN)
@@ -195,6 +202,23 @@ def story(rng: random.Random) -> str:
     if chosen[0] >= 8:  # a pronoun needs somebody to stand for
         chosen[0] = 0
     return " ".join(sentences[index] for index in chosen)
+
+
+def _sharing(rng: random.Random) -> str:
+    first, second = rng.sample((*words.FEMALE_NAMES, *words.MALE_NAMES), 2)
+    place, giver, gave = rng.choice(words.PLACES), rng.choice(FAMILY), rng.choice(GAVE)
+    one, other = rng.sample(words.OBJECTS, 2)
+    opening = rng.choice(
+        (
+            f"One day, {first} and {second} went to the {place}.",
+            f"When {first} and {second} came to the {place}, the {giver} was {rng.choice(MOODS)}.",
+            f"After {first} and {second} found the {place}, the {giver} came home.",
+        )
+    )
+    if rng.random() < 0.5:
+        first, second = second, first
+    link = rng.choice((f" and a {other} to", f". Then, the {giver} {gave} a {other} to"))
+    return f"{opening} The {giver} {gave} a {one} to {first}{link} {second}."
 
 
 def _repetition(rng: random.Random) -> str:

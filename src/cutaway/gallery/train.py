@@ -10,9 +10,11 @@ loss is weighted towards a behaviour and no weight is set by hand.
 3. Position embeddings start as sinusoids (Vaswani et al. 2017) and are then trained like the rest.
 4. Documents, each after the BOS token, are packed into rows of `context` tokens. One row in ten
    loses its first BOS, so that prompts without it work as well.
-5. Muon for the layers' matrices and AdamW for the rest, with warm-up and cosine decay, on the mean
-   cross-entropy.
-6. Every `save_every` steps the whole state goes to DIR/checkpoint; starting again resumes from it.
+5. The last steps read text in which held-out names are given things too, though never by the other
+   named person, so that copying does not depend on which names were ever indirect objects.
+6. Muon for the layers' matrices and AdamW for the rest, with warm-up and two cycles of cosine
+   decay, on the mean cross-entropy.
+7. Every `save_every` steps the whole state goes to DIR/checkpoint; starting again resumes from it.
    At the end the model, its tokenizer and its measured figures are written to DIR.
 """
 
@@ -23,6 +25,7 @@ import json
 import math
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +52,7 @@ class Recipe:
 
     seed: int = 0
     """Of the initial weights and the text."""
-    steps: int = 4800
+    steps: int = 6800
     """Updates."""
     tokens: int = 1024
     """Tokens in a batch."""
@@ -57,8 +60,10 @@ class Recipe:
     """Tokens in a row, and the longest prompt that the model can read."""
     primer: int = 600
     """Steps at the beginning that read nothing but repetitions, in rows of a quarter."""
+    finish: int = 4800
+    """The step from which `text.FINISH` is read, with a second cycle of the learning rate."""
     short: float = 0.7
-    """Until this fraction of training, rows are half as long as the context."""
+    """Until this fraction of the steps before `finish`, rows are half as long as the context."""
     layers: int = 5
     """Layers."""
     heads: int = 5
@@ -82,14 +87,23 @@ class Recipe:
         """How long this step's rows are: a quarter of the context, then half, then all of it."""
         if step < self.primer:
             return self.context // 4
-        return self.context // 2 if step < self.short * self.steps else self.context
+        return self.context // 2 if step < self.short * self.finish else self.context
+
+    def weights_at(self, step: int) -> Mapping[str, float]:
+        """The proportions in which kinds of text are read."""
+        if step < self.primer:
+            return text.PRIMER
+        return text.WEIGHTS if step < self.finish else text.FINISH
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to a fiftieth."""
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        """Linear warm-up, then a cosine down to a fiftieth; again from half the rate at the end."""
+        late = step >= self.finish
+        begin, end = (self.finish, self.steps) if late else (0, self.finish)
+        rate, at = (self.rate / 2 if late else self.rate), step - begin
+        if at < self.warmup:
+            return rate * (at + 1) / self.warmup
+        done = (at - self.warmup) / max(1, end - begin - self.warmup)
+        return rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def initial(recipe: Recipe, tokenizer: Any) -> GPT2LMHeadModel:
@@ -128,7 +142,7 @@ def batch(recipe: Recipe, tokenizer: Any, step: int) -> Tensor:
     rng = random.Random(f"{recipe.seed}/{step}")
     width = recipe.width_at(step)
     height = recipe.tokens // width
-    weights = text.PRIMER if step < recipe.primer else text.WEIGHTS
+    weights = recipe.weights_at(step)
     rows: list[list[int]] = []
     pending: list[list[int]] = []
     for _ in range(height):
@@ -256,8 +270,7 @@ def finish(
         "Vocabulary": f"{len(tokenizer):,} tokens",
         "Training text": f"{tokens / 1e6:.1f} million tokens, none of them read twice",
         "Seed": str(recipe.seed),
-        "Cost": f"{seconds / 60:.0f} minutes on {torch.get_num_threads()} CPU threads that were "
-        f"shared with other work",
+        "Cost": f"{seconds / 60:.0f} minutes; CPU threads: {torch.get_num_threads()}",
         "Versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
     }
     text_of = card(title=out.name, recipe=asdict(recipe), facts=facts, measured=measured)
