@@ -53,7 +53,8 @@ def test_the_tokenizer_is_the_one_that_the_repository_builds(opened) -> None:
 
 @pytest.mark.parametrize("name", list(GENERATORS))
 def test_it_does_every_behaviour_on_what_it_has_never_seen(name: str, opened) -> None:
-    measured = measure(*opened, name, n=100, split="held-out", seed=12345)
+    n = 200 if name == "phone-number" else 400  # one number, four held-out templates: few prompts
+    measured = measure(*opened, name, n=n, split="held-out", seed=12345)
     assert measured.accuracy >= 0.95
     assert measured.logit_diff > 2
 
