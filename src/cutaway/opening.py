@@ -32,14 +32,16 @@ def open(
     The arguments are those of `cutaway.model.load.open_model`; a name of the gallery
     (`cutaway models`) opens the model that ships under it.
     """
-    if model is None:
-        model = gallery.path(gallery.DEFAULT)
-    elif isinstance(model, str) and model in gallery.models():
-        model = gallery.path(model)
-    return open_model(
-        model, device=device, dtype=dtype, attention=attention, revision=revision,
-        tokenizer=tokenizer, trust_remote_code=trust_remote_code, verify=verify, **loading,
+    options: dict[str, Any] = dict(
+        device=device, dtype=dtype, attention=attention, revision=revision, tokenizer=tokenizer,
+        trust_remote_code=trust_remote_code, verify=verify, **loading,
     )  # fmt: skip
+    name = gallery.DEFAULT if model is None else model
+    if isinstance(name, str) and (model is None or name in gallery.models()):
+        opened = open_model(gallery.path(name), **options)
+        opened.name = name
+        return opened
+    return open_model(model, **options)
 
 
 def behaviour(name: str, model: Model, *, n: int = 200, seed: int = 0, **options: Any) -> Behaviour:
