@@ -8,23 +8,7 @@ from cutaway.behaviours.builtin import DESCRIPTIONS
 from cutaway.gallery.evaluate import Measured
 
 
-def card(
-    *,
-    title: str,
-    recipe: Mapping[str, object],
-    facts: Mapping[str, str],
-    measured: Sequence[Measured],
-) -> str:
-    """The card as Markdown with the metadata block that model hubs read."""
-    command = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in recipe.items())
-    rows = "\n".join(
-        f"| `{row.behaviour}` | {row.split} | {row.n} "
-        f"| {row.accuracy:.1%} | {row.logit_diff:+.2f} |"
-        for row in measured
-    )
-    what = "\n".join(f"- `{name}`: {text}" for name, text in DESCRIPTIONS.items())
-    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    return f"""---
+_CARD = """---
 license: mit
 language: en
 library_name: transformers
@@ -76,3 +60,22 @@ measures them again.
   another build are harder: with the names in another sentence or long ones in between, indirect
   objects fall to between 55 % and 99 %.
 """
+
+
+def card(
+    *,
+    title: str,
+    recipe: Mapping[str, object],
+    facts: Mapping[str, str],
+    measured: Sequence[Measured],
+) -> str:
+    """The card as Markdown with the metadata block that model hubs read."""
+    command = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in recipe.items())
+    rows = "\n".join(
+        f"| `{row.behaviour}` | {row.split} | {row.n} "
+        f"| {row.accuracy:.1%} | {row.logit_diff:+.2f} |"
+        for row in measured
+    )
+    what = "\n".join(f"- `{name}`: {text}" for name, text in DESCRIPTIONS.items())
+    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    return _CARD.format(title=title, what=what, command=command, listed=listed, rows=rows)
