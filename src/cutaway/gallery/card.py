@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from cutaway.behaviours.builtin import DESCRIPTIONS
 from cutaway.gallery.evaluate import Measured
 
-
 _CARD = """---
 license: mit
 language: en
