@@ -41,7 +41,7 @@ import xarray as xr
 from torch import Tensor
 
 from cutaway.behaviours.behaviour import Behaviour
-from cutaway.behaviours.metrics import METRICS, Metric
+from cutaway.behaviours.metrics import Metric
 from cutaway.measure.batches import Progress, batch_size_for
 from cutaway.measure.result import provenance
 from cutaway.model.model import Model
@@ -49,6 +49,7 @@ from cutaway.model.sites import Site
 from cutaway.patch.cells import By, Cell, Coordinate, Grid, SweepError, grid, sites_of
 from cutaway.patch.contraction import QK, Contraction, Group, groups
 from cutaway.patch.effects import Effects
+from cutaway.patch.ends import metric_of
 from cutaway.patch.estimates import Estimates, patched_sample
 from cutaway.patch.slopes import Gradients, Slopes
 from cutaway.patch.sources import Mode, check_mode, means_of
@@ -86,7 +87,7 @@ def attribution_patching(
 
     Raises `SweepError` or `SiteError` for what does not exist or does not fit together.
     """
-    chosen = _metric(behaviour.metric if metric is None else metric)
+    chosen = _metric(behaviour, metric)
     _check(model, site, method, mode, chosen, steps, verify)
     sites = sites_of(model, site, by)
     probe = model.run(behaviour.clean.rows([0]), keep=list(sites))
@@ -132,10 +133,8 @@ def _batch_size(
     return size if asked is not None else max(1, min(size, _BYTES // (kept * runs)))
 
 
-def _metric(metric: str | Metric) -> Metric:
-    if not isinstance(metric, Metric) and metric not in METRICS:
-        raise SweepError(f"There is no metric {metric!r}; choose one of {', '.join(METRICS)}.")
-    found = metric if isinstance(metric, Metric) else METRICS[metric]
+def _metric(behaviour: Behaviour, metric: str | Metric | None) -> Metric:
+    found = metric_of(behaviour, metric)
     if found.name == "accuracy":
         raise SweepError(
             "The metric 'accuracy' counts and has no gradient; choose another, or use sweep."

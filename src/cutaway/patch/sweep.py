@@ -14,14 +14,15 @@ from collections.abc import Sequence
 import xarray as xr
 
 from cutaway.behaviours.behaviour import Behaviour
-from cutaway.behaviours.metrics import METRICS, Metric
+from cutaway.behaviours.metrics import Metric
 from cutaway.measure.batches import Progress, batch_size_for
 from cutaway.measure.result import provenance
 from cutaway.model.model import Model
 from cutaway.model.sites import Site
 from cutaway.patch import naive, planned
-from cutaway.patch.cells import By, Coordinate, Grid, SweepError, grid, sites_of
+from cutaway.patch.cells import By, Coordinate, Grid, grid, sites_of
 from cutaway.patch.effects import Effects
+from cutaway.patch.ends import metric_of
 from cutaway.patch.naive import Measured
 from cutaway.patch.sources import Mode, check_mode
 
@@ -59,7 +60,7 @@ def sweep(
     Raises `SweepError` or `SiteError` for what does not exist or does not fit together, before
     anything long runs, and when activations are not finite.
     """
-    chosen = _metric(behaviour.metric if metric is None else metric)
+    chosen = metric_of(behaviour, metric)
     sites = sites_of(model, site, by)
     probe = model.run(behaviour.clean.rows([0]), keep=list(sites))
     sizes = dict(zip(sites[0].axes, probe[sites[0]].shape, strict=True))
@@ -113,14 +114,6 @@ def _run(
         progress=progress,
     )  # fmt: skip
     return found, {"method": "one forward pass per cell"}
-
-
-def _metric(metric: str | Metric) -> Metric:
-    if isinstance(metric, Metric):
-        return metric
-    if metric not in METRICS:
-        raise SweepError(f"There is no metric {metric!r}; choose one of {', '.join(METRICS)}.")
-    return METRICS[metric]
 
 
 def _settings(
