@@ -32,7 +32,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
-from cutaway.circuits.graph import CircuitError, Edge, Graph, Reader
+from cutaway.circuits.graph import CircuitError, Edge, Graph, led_to
 from cutaway.circuits.scores import EdgeScores
 from cutaway.model.model import Model
 
@@ -164,19 +164,6 @@ class Circuit:
                 "wrote."
             ) from error
         return cls(graph=graph, kept=graph.mask(edges), provenance=provenance)
-
-
-def led_to(graph: Graph, reader: Reader) -> list[int]:
-    """The columns of the writers that are made from what a reader reads."""
-    if reader.layer is None:
-        return []
-    first = graph.before(reader.layer)
-    if reader.kind == "mlp":
-        return [first + graph.n_heads]
-    if reader.index is None:
-        return list(range(first, first + graph.n_heads))
-    group = graph.n_heads // graph.n_kv_heads if reader.shared else 1
-    return list(range(first + reader.index * group, first + (reader.index + 1) * group))
 
 
 def top_n(scores: EdgeScores, n: int, *, by: By = "magnitude", prune: bool = False) -> Circuit:

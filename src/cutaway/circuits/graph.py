@@ -272,6 +272,19 @@ class Graph:
             yield Edge(self.writers[column], self.readers[row])
 
 
+def led_to(graph: Graph, reader: Reader) -> list[int]:
+    """The columns of the writers that are made from what a reader reads."""
+    if reader.layer is None:
+        return []
+    first = graph.before(reader.layer)
+    if reader.kind == "mlp":
+        return [first + graph.n_heads]
+    if reader.index is None:
+        return list(range(first, first + graph.n_heads))
+    group = graph.n_heads // graph.n_kv_heads if reader.shared else 1
+    return list(range(first + reader.index * group, first + (reader.index + 1) * group))
+
+
 def _writer(found: re.Match[str]) -> Writer | None:
     if found["whole"] == "input":
         return Writer("input")
