@@ -24,7 +24,7 @@ from cutaway.circuits.graph import CircuitError
 from cutaway.circuits.masked import Masked, Resumed
 from cutaway.circuits.writing import Change, all_changes
 from cutaway.circuits.written import Replacement, Written, sites, written
-from cutaway.model.resume import run_base, run_streams
+from cutaway.model.resume import probed, run_base, run_streams
 from cutaway.model.sites import Site
 
 
@@ -68,11 +68,11 @@ class Batch:
         """(mask, row): the metric under masks whose readers before `layer` are all on.
 
         None says that only edges into the logits are off. Passes are taken up at that layer and at
-        `start`, from a clean run that is made once.
+        `start`, from a clean run that is made once; whole where the model cannot be taken up.
         """
         first = self.on.model.n_layers - 1 if layer is None else layer
         taken = None
-        if first or (self.start and len(kept) > 1):
+        if probed(self.on.model)[1] is None and (first or (self.start and len(kept) > 1)):
             taken = replace(self._resumed, layer=first)
         logits = self.on.end_logits(self.tokens, kept, self.replacement, self.end, taken)
         return np.stack([self.numbers(self.measure(one)) for one in logits])

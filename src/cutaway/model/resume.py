@@ -17,6 +17,7 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from cutaway.model.anatomy import Layer
+from cutaway.model.memory import is_out_of_memory
 from cutaway.model.model import Model
 from cutaway.model.ports import Passing
 from cutaway.model.run import Recorder, Run, ordered
@@ -210,6 +212,46 @@ def _skipped(model: Model, layer: int, *, whole: bool) -> Generator[None]:
                 stack.callback(setattr, part.block, "forward", before)
             part.block.forward = through
         yield
+
+
+# ── what can be taken up ──────────────────────────────────────────────────────────────────────────
+
+_PROBE_TOKENS = 8
+_PROBED: WeakKeyDictionary[Model, tuple[bool, str | None]] = WeakKeyDictionary()
+
+
+def probed(model: Model) -> tuple[bool, str | None]:
+    """Whether layers have halves, and why this model cannot be taken up in the middle, if so.
+
+    One prompt is run, and taken up again from half its layers and half its positions; once per
+    opened model, since it is the forward's shape that is asked about.
+    """
+    if model not in _PROBED:
+        try:
+            _PROBED[model] = _probe(model)
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            why = f"its own forward cannot be taken up in the middle ({error})"
+            _PROBED[model] = (False, why)
+    return _PROBED[model]
+
+
+def _probe(model: Model) -> tuple[bool, str | None]:
+    width = min(_PROBE_TOKENS, model.n_ctx or _PROBE_TOKENS)
+    tokens = model.checked(model.tokens(torch.arange(width)[None] % model.d_vocab))
+    kinds = ("resid_pre", "resid_mid", "resid_post")
+    base = run_base(model, tokens, [s for s in model.sites if s.kind in kinds], logits=False)
+    layer, start = model.n_layers // 2, width // 2
+    row, final = torch.zeros(1, dtype=torch.long), Site("resid_final")
+    stream = base.run[Site("resid_pre", layer)][:, start:]
+    again = resume(model, base, row, layer, start, stream, final)
+    expected = base.run[final][:, start:]
+    error = float((again - expected).norm() / expected.norm())
+    tolerance = 1e-4 if model.dtype == torch.float32 else 0.05
+    if not error < tolerance:
+        return False, f"taken up in its middle, this model differs from itself by {error:.1g}"
+    return has_halves(model, base), None
 
 
 # ── the second half of a layer ───────────────────────────────────────────────────────────────────

@@ -10,8 +10,6 @@ Slow and obviously right, so that faster ways can be held against it:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,10 +20,8 @@ from cutaway.model.run import Run
 from cutaway.model.sites import KINDS
 from cutaway.patch.cells import Cell
 from cutaway.patch.experiment import Experiment, Measured, check_output, room_for
+from cutaway.patch.journal import Journal
 from cutaway.patch.sources import FromRun, Means, Source, Zero, means_of, stand_ins
-
-if TYPE_CHECKING:
-    from cutaway.patch.journal import Journal
 
 
 def run(

@@ -30,13 +30,12 @@ from cutaway.measure.batches import Progress, batches
 from cutaway.measure.finite import check_streams
 from cutaway.model.memory import free_memory
 from cutaway.model.model import Model
-from cutaway.model.resume import has_halves, resume, run_base
+from cutaway.model.resume import has_halves, probed, resume, run_base
 from cutaway.model.run import Recorder
 from cutaway.model.select import positions_of
 from cutaway.model.sites import Site
 from cutaway.patch.cells import Coordinate
 from cutaway.patch.costs import Costs, costs_of, site_bytes
-from cutaway.patch.plan import probed
 from cutaway.patch.readout import Put, Readout, Values, in_pieces, most_rows, to_end
 from cutaway.patch.routes import Routes, reads, writes
 from cutaway.patch.sent import Sent, Window

@@ -15,13 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from weakref import WeakKeyDictionary
 
-import torch
-
-from cutaway.model.memory import free_memory, is_out_of_memory
-from cutaway.model.model import Model
-from cutaway.model.resume import has_halves, resume, run_base
+from cutaway.model.memory import free_memory
+from cutaway.model.resume import probed
 from cutaway.model.sites import Site
 from cutaway.patch.cells import Cell, Grid, SweepError
 from cutaway.patch.chunks import Chunk, Starts, chunks_of
@@ -30,7 +26,6 @@ from cutaway.patch.experiment import Experiment
 from cutaway.patch.streams import HEADWISE, is_followed, needed, place_of
 
 _MOST_EXAMPLES = 64
-_PROBE_TOKENS = 8
 _PLAIN_SHARE = 3
 """The plain runs of a batch may take one part in this many of the memory."""
 
@@ -306,43 +301,6 @@ def planned_for(experiment: Experiment, *, batch_size: int | None, whole: bool =
     plan = plan.under(memory=memory, batch_size=batch_size)
     plan.refuse_too_little()
     return plan
-
-
-_PROBED: WeakKeyDictionary[Model, tuple[bool, str | None]] = WeakKeyDictionary()
-
-
-def probed(model: Model) -> tuple[bool, str | None]:
-    """Whether layers have halves, and why this model cannot be taken up in the middle, if so.
-
-    One prompt is run, and taken up again from half its layers and half its positions; once per
-    opened model, since it is the forward's shape that is asked about.
-    """
-    if model not in _PROBED:
-        try:
-            _PROBED[model] = _probe(model)
-        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise
-            why = f"its own forward cannot be taken up in the middle ({error})"
-            _PROBED[model] = (False, why)
-    return _PROBED[model]
-
-
-def _probe(model: Model) -> tuple[bool, str | None]:
-    width = min(_PROBE_TOKENS, model.n_ctx or _PROBE_TOKENS)
-    tokens = model.checked(model.tokens(torch.arange(width)[None] % model.d_vocab))
-    kinds = ("resid_pre", "resid_mid", "resid_post")
-    base = run_base(model, tokens, [s for s in model.sites if s.kind in kinds], logits=False)
-    layer, start = model.n_layers // 2, width // 2
-    row, final = torch.zeros(1, dtype=torch.long), Site("resid_final")
-    stream = base.run[Site("resid_pre", layer)][:, start:]
-    again = resume(model, base, row, layer, start, stream, final)
-    expected = base.run[final][:, start:]
-    error = float((again - expected).norm() / expected.norm())
-    tolerance = 1e-4 if model.dtype == torch.float32 else 0.05
-    if not error < tolerance:
-        return False, f"taken up in its middle, this model differs from itself by {error:.1g}"
-    return has_halves(model, base), None
 
 
 def _short(number: float) -> str:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -37,12 +36,10 @@ from cutaway.model.sites import KINDS, Site
 from cutaway.patch.cells import Cell
 from cutaway.patch.chunks import Chunk, Part, split
 from cutaway.patch.experiment import Measured, check_output, room_for
+from cutaway.patch.journal import Journal
+from cutaway.patch.plan import Plan
 from cutaway.patch.sources import FromRun, Means, Source, Zero, means_of, stand_ins
 from cutaway.patch.streams import Follower, Watch, needed
-
-if TYPE_CHECKING:
-    from cutaway.patch.journal import Journal
-    from cutaway.patch.plan import Plan
 
 _LOGITS = 16 * 2**20
 """Bytes of logits that a metric which is not linear reads at a time."""

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from cutaway.model.edits import replace
 from cutaway.model.model import Model
-from cutaway.model.ports import plain_weight
 from cutaway.model.resume import Base, resume
 from cutaway.model.run import Run
 from cutaway.model.sites import Site
 from cutaway.patch.cells import Coordinate
+from cutaway.patch.streams import heads_change
 
 Window = Callable[[Tensor], Tensor]
 """Takes the positions of interest out of a (batch, position, …) tensor."""
@@ -78,20 +78,8 @@ class Sent:
     ) -> Float[Tensor, "row position d_model"]:
         """The change by some heads of one layer, all together."""
         listed = sorted(heads)
-        part, scale = self.model.anatomy.layers[layer], self.model.anatomy.multiplier
         old = window(self.base.run[Site("z", layer)])[rows]
-        new = self.z(layer, listed, rows, window)
-        weight = plain_weight(part.o_proj)
-        with torch.no_grad():
-            if part.attn_post_norm is None and weight is not None:
-                split = weight.detach().unflatten(1, (old.shape[2], -1))[:, listed]
-                change = (new - old)[:, :, listed].flatten(2) @ split.flatten(1).T
-            else:
-                pair = [part.o_proj(z.flatten(2)) for z in (new, old)]
-                if part.attn_post_norm is not None:
-                    pair = [part.attn_post_norm(out) for out in pair]
-                change = pair[0] - pair[1]
-        return change if scale == 1.0 else change * scale
+        return heads_change(self.model, layer, old, self.z(layer, listed, rows, window), listed)
 
     def mlp(
         self, layer: int, rows: Int[Tensor, " row"], window: Window

@@ -26,6 +26,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.model.edits import BoundEdit
@@ -82,6 +83,27 @@ class Stream:
     """The layer."""
     values: Tensor
     """(batch, position, d_model)."""
+
+
+def heads_change(
+    model: Model, layer: int, old: Tensor, new: Tensor, heads: Sequence[int] | None
+) -> Float[Tensor, "row position d_model"]:
+    """What a layer's heads add to the stream with z `new` (row, position, head, d_head), less what
+    they add with `old`, through the post-norm where there is one; only `heads` differ (None: any).
+    """
+    part, scale = model.anatomy.layers[layer], model.anatomy.multiplier
+    weight = plain_weight(part.o_proj)
+    with torch.no_grad():
+        if part.attn_post_norm is None and weight is not None:
+            split = rearrange(weight.detach(), "d (head w) -> head w d", head=new.shape[2])
+            chosen = slice(None) if heads is None else list(heads)
+            out = (new[:, :, chosen] - old[:, :, chosen]).flatten(2) @ split[chosen].flatten(0, 1)
+        else:
+            pair = [part.o_proj(z.flatten(2)) for z in (new, old)]
+            if part.attn_post_norm is not None:
+                pair = [part.attn_post_norm(z) for z in pair]
+            out = pair[0] - pair[1]
+    return out if scale == 1.0 else out * scale
 
 
 def needed(model: Model, sites: Sequence[Site], *, halves: bool) -> list[Site]:
@@ -144,19 +166,7 @@ class Follower:
 
     def _attention(self, layer: int, new: Tensor, heads: Sequence[int] | None) -> Stream:
         old = self.base.run[Site("z", layer)]
-        part, scale = self.model.anatomy.layers[layer], self.model.anatomy.multiplier
-        weight = plain_weight(part.o_proj)
-        if part.attn_post_norm is None and weight is not None:
-            split = rearrange(weight, "d (head w) -> head w d", head=new.shape[2])
-            chosen = slice(None) if heads is None else list(heads)
-            change = (new[:, :, chosen] - old[:, :, chosen]).flatten(2)
-            out = change @ split[chosen].flatten(0, 1)
-            return self._after_attention(layer, out * scale if scale != 1.0 else out)
-        with torch.no_grad():
-            pair = [part.o_proj(z.flatten(2)) for z in (new, old)]
-            if part.attn_post_norm is not None:
-                pair = [part.attn_post_norm(out) for out in pair]
-        return self._after_attention(layer, (pair[0] - pair[1]) * scale)
+        return self._after_attention(layer, heads_change(self.model, layer, old, new, heads))
 
     def _down(self, layer: int, old: Tensor, new: Tensor, neurons: Sequence[int] | None) -> Tensor:
         part, scale = self.model.anatomy.layers[layer], self.model.anatomy.multiplier

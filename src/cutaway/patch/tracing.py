@@ -45,12 +45,12 @@ from cutaway.measure.result import provenance
 from cutaway.model.edits import add, replace
 from cutaway.model.memory import rows_that_fit
 from cutaway.model.model import Model
+from cutaway.model.resume import probed
 from cutaway.model.select import positions_of
 from cutaway.model.sites import Site
 from cutaway.patch.cells import Coordinate, SweepError
 from cutaway.patch.effects import Effects
 from cutaway.patch.ends import Ends, metric_of
-from cutaway.patch.plan import probed
 from cutaway.patch.readout import Values
 from cutaway.patch.restored import Clean, Noised, Restore
 
