@@ -13,6 +13,7 @@ from tests.model.variants import ONE_OF_EACH_KIND, VARIANTS
 from cutaway.behaviours import METRICS, Behaviour
 from cutaway.circuits import (
     METHODS,
+    RANKED_BY,
     CircuitError,
     EdgeScores,
     Replacement,
@@ -275,6 +276,20 @@ def test_scores_know_their_edges(pairs: Behaviour) -> None:
     assert list(np.abs(table["score"])) == sorted(np.abs(found.mean.to_numpy()))[:-5:-1]
     clean = METRICS["logit_diff"](pairs.end_logits(on.model.run(pairs.clean).logits), pairs)
     np.testing.assert_allclose(found.clean, clean.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_every_method_says_how_its_scores_order_edges(pairs: Behaviour) -> None:
+    """Without its first edges the model loses more than without its last."""
+    assert list(RANKED_BY) == list(METHODS)
+    on = masked("gpt2")
+    at = Batch(on, pairs, slice(0, 5), METRICS["kl"], Replacement(on.model, pairs))
+    for method in ("exact", "eap-ig", "acdc", "edge-pruning", "magnitude"):
+        found = discover(on, pairs, method)
+        first = top_n(found, 11, by=RANKED_BY[method]).kept
+        last = on.graph.valid & ~top_n(found, len(on.graph) - 11, by=RANKED_BY[method]).kept
+        without = torch.as_tensor(on.graph.valid & ~np.stack([first, last])).float()
+        damage = at.values(without).mean(axis=1)
+        assert damage[0] > 2 * damage[1], method
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

@@ -1,7 +1,7 @@
 """Touching many edges at once: the graph of a decoder, its masked forward, and circuits in it."""
 
 from cutaway.circuits.circuit import Circuit, greedy, threshold, top_n
-from cutaway.circuits.discovery import METHODS, discover
+from cutaway.circuits.discovery import METHODS, RANKED_BY, discover
 from cutaway.circuits.evaluate import Evaluation, evaluate
 from cutaway.circuits.faithfulness import SIZES, Curve, Ratio, curve
 from cutaway.circuits.graph import CircuitError, Edge, Granularity, Graph, Reader, Writer
@@ -11,6 +11,7 @@ from cutaway.circuits.written import Ablation, Replacement, Written
 
 __all__ = [
     "METHODS",
+    "RANKED_BY",
     "SIZES",
     "Ablation",
     "Circuit",

@@ -28,6 +28,7 @@ import xarray as xr
 
 from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.metrics import METRICS, Metric
+from cutaway.circuits.circuit import By
 from cutaway.circuits.discovery.acdc import acdc
 from cutaway.circuits.discovery.activations import eap_ig_activations
 from cutaway.circuits.discovery.baselines import magnitude, random
@@ -63,6 +64,28 @@ METHODS: MappingProxyType[str, Callable[..., np.ndarray]] = MappingProxyType(
     }
 )
 """Every discovery method by name."""
+
+RANKED_BY: MappingProxyType[str, By] = MappingProxyType(
+    {
+        "exact": "magnitude",
+        "eap": "magnitude",
+        "eap-ig": "magnitude",
+        "eap-ig-activations": "magnitude",
+        "clean-corrupt": "magnitude",
+        "mask-gradient": "magnitude",
+        "acdc": "score",
+        "edge-pruning": "score",
+        "subnetwork": "score",
+        "magnitude": "score",
+        "random": "score",
+    }
+)
+"""How each method's scores order its edges, the likeliest part of the circuit first.
+
+Effects and their estimates count by their size: an edge that works against the metric is at work
+too. Damage, learned masks and chance count as they are: their lowest scores are for edges that are
+better off, and their size says nothing.
+"""
 
 _AT_CLEAN = ("eap",)
 _WITHOUT_GRADIENT = ("exact", "acdc", "random", "magnitude")
