@@ -27,7 +27,7 @@ from cutaway.views.figure import figure_css
 SAID = {"title": "A title", "shows": "A sentence."}
 KINDS = [
     "heatmap", "lens", "lens_curve", "rows", "columns", "attention", "breakdown", "distribution",
-    "amounts", "scatter",
+    "amounts", "scatter", "circuit",
 ]  # fmt: skip
 
 

@@ -3,10 +3,15 @@
 import numpy as np
 
 from cutaway.views import (
+    CircuitEdge,
+    CircuitNode,
+    CircuitSize,
+    CircuitView,
     Estimate,
     ExamplePrompt,
     Fact,
     Figure,
+    Reading,
     Report,
     Section,
     Series,
@@ -16,6 +21,7 @@ from cutaway.views import (
     attention,
     bars,
     breakdown,
+    circuit,
     distribution,
     heatmap,
     lens,
@@ -34,6 +40,41 @@ def estimate(mean: float, half: float = 0.1) -> Estimate:
 def pattern(count: int) -> np.ndarray:
     weights = np.tril(np.random.default_rng(1).random((count, count)))
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def circuit_view(name: str = "writes the answer", *, size: int | None = None) -> CircuitView:
+    """Two layers of three heads, seven edges; `name` goes wherever text from data may go."""
+    heads = [
+        CircuitNode(
+            name=f"a{layer}.h{index}", kind="head", layer=layer, index=index, role=name,
+            attends=(Reading(text=name, value=0.75), Reading(text="end", value=0.2)),
+            writes=(Reading(text=name, value=1.5), Reading(text="b", value=-0.5)),
+        )
+        for layer in range(2) for index in range(3)
+    ]  # fmt: skip
+    mlps = [CircuitNode(name=f"m{layer}", kind="mlp", layer=layer) for layer in range(2)]
+    ways = [
+        ("input", "m0", "", 4.0), ("a1.h2", "logits", "", 3.0), ("m0", "a1.h2", "v", 2.0),
+        ("a0.h1", "m0", "", -1.5), ("m0", "a1.h0", "q", 1.0), ("a1.h0", "logits", "", -0.5),
+        ("a0.h1", "a1.h2", "k", 0.25),
+    ]  # fmt: skip
+    edges = [
+        CircuitEdge(source=a, target=b, port=port, score=score, rank=rank, inclusion=1 / rank)
+        for rank, (a, b, port, score) in enumerate(ways, start=1)
+    ]
+    sizes = [
+        CircuitSize(edges=edges, faithfulness=estimate(mean), controls=(0.0, 0.1))
+        for edges, mean in ((2, 0.25), (4, 0.75), (7, 0.95), (40, 1.0))
+    ]
+    return CircuitView(
+        title=name, shows=f"A sentence about {name}.", n_layers=2, n_heads=3, n_kv_heads=3,
+        total=40, edges=tuple(edges), sizes=tuple(sizes), size=size, score_name=name,
+        nodes=(
+            CircuitNode(name="input", kind="input"), *heads, *mlps,
+            CircuitNode(name="logits", kind="logits"),
+        ),
+        attends_name="attention from end", writes_name="effect on the answer", reproduce=name,
+    )  # fmt: skip
 
 
 def figures(tokens: tuple[str, ...] = TOKENS, name: str = "L0H1") -> list[Figure]:
@@ -82,6 +123,7 @@ def figures(tokens: tuple[str, ...] = TOKENS, name: str = "L0H1") -> list[Figure
             abs(grid), ["0", "1", name], list("0123"), title=name, p=grid**2, signed=False, **said
         ),
         scatter([1.0, -2.0, np.nan, 0.1], [1.1, 2.0, 1.0, 0.1], [name, *"abc"], title=name, **said),
+        circuit(circuit_view(name)),
     ]
 
 

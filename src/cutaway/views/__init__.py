@@ -7,9 +7,17 @@ figures; `render` makes the page and `write` puts it in a file.
 
 from cutaway.views.attention import attention
 from cutaway.views.bars import Total, bars
+from cutaway.views.circuit import circuit
+from cutaway.views.circuit_values import (
+    CircuitEdge,
+    CircuitNode,
+    CircuitSize,
+    CircuitView,
+    Reading,
+)
 from cutaway.views.distribution import distribution
 from cutaway.views.dots import Panel, Variation, breakdown, dots
-from cutaway.views.figure import AttentionText, Figure, Table, ViewError
+from cutaway.views.figure import AttentionText, Figure, Live, Table, ViewError
 from cutaway.views.heatmap import heatmap, lens
 from cutaway.views.lines import Series, lens_curve
 from cutaway.views.report import ExamplePrompt, Fact, Report, Section, render, write
@@ -18,11 +26,17 @@ from cutaway.views.text import Estimate
 
 __all__ = [
     "AttentionText",
+    "CircuitEdge",
+    "CircuitNode",
+    "CircuitSize",
+    "CircuitView",
     "Estimate",
     "ExamplePrompt",
     "Fact",
     "Figure",
+    "Live",
     "Panel",
+    "Reading",
     "Report",
     "Section",
     "Series",
@@ -33,6 +47,7 @@ __all__ = [
     "attention",
     "bars",
     "breakdown",
+    "circuit",
     "distribution",
     "dots",
     "heatmap",

@@ -1,7 +1,7 @@
 """What a figure is: a picture, the sentence it supports, and the numbers behind it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -61,6 +61,16 @@ class AttentionText:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Live:
+    """What the page's client shows in a drawing's place, where scripts run."""
+
+    kind: str
+    """Which of the client's views."""
+    data: Mapping[str, object]
+    """What that view draws from: text, numbers, lists and mappings of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figure:
     """A picture with everything a reader needs to trust it."""
 
@@ -78,6 +88,8 @@ class Figure:
     """A command or snippet that makes this figure again."""
     attention: AttentionText | None = None
     """The text view that goes with an attention map."""
+    live: Live | None = None
+    """The view that takes the drawing's place where scripts run."""
 
     @property
     def narrow(self) -> bool:
