@@ -19,27 +19,26 @@ heads of a group share the part's keys and values.
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import networkx as nx
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
+from cutaway.circuits.exports import Record, from_networkx, read, to_networkx, write
 from cutaway.circuits.graph import CircuitError, Edge, Graph, led_to
-from cutaway.circuits.scores import EdgeScores
+from cutaway.circuits.scores import EdgeScores, check_model
 from cutaway.model.model import Model
 
 By = Literal["magnitude", "score"]
 """Whether edges are ranked by the size of their score, or by the score itself."""
-
-_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,18 +103,7 @@ class Circuit:
 
     def check(self, model: Model) -> None:
         """Refuse a model that the circuit is not of."""
-        if Graph.of(model) != self.graph:
-            raise CircuitError(
-                f"This circuit is of a model with {self.graph.n_layers} layers of "
-                f"{self.graph.n_heads} heads, and {model.name} is built otherwise; open the model "
-                "that it was found in."
-            )
-        known = self.provenance.get("model", {}).get("fingerprint")
-        if known is not None and known != model.fingerprint:
-            raise CircuitError(
-                f"This circuit belongs to another model (fingerprint {known}; {model.name} has "
-                f"{model.fingerprint}); open the model that it was found in."
-            )
+        check_model(self.graph, self.provenance, model, "This circuit")
 
     def pruned(self) -> Circuit:
         """The same circuit without what dangles (see the module)."""
@@ -140,30 +128,50 @@ class Circuit:
                 found[column].append(row)
         return found
 
-    def save(self, path: str | Path) -> Path:
-        """Write a JSON file of the graph, the edges' names and the provenance."""
-        record = {
-            "format": _FORMAT, "graph": asdict(self.graph),
-            "edges": [str(edge) for edge in self.edges], "provenance": dict(self.provenance),
-        }  # fmt: skip
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
-        return target
+    def record(self, scores: EdgeScores | None = None) -> Record:
+        """What a file of it says, with its edges' scores when they are given."""
+        if scores is not None and scores.graph != self.graph:
+            raise CircuitError("These scores are of another graph than the circuit; give its own.")
+        mean = None if scores is None else scores.matrix
+        edges = {
+            str(edge): None if mean is None else float(mean[self.graph.at(edge)])
+            for edge in self.edges
+        }
+        about = {"provenance": dict(self.provenance)}
+        return Record(kind="circuit", graph=self.graph, edges=edges, about=about)
 
     @classmethod
-    def load(cls, path: str | Path) -> Circuit:
-        """Read what `save` wrote."""
-        try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-            graph = Graph(**record["graph"])
-            edges, provenance = record["edges"], record["provenance"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CircuitError(
-                f"{path} is not a saved circuit ({type(error).__name__}); give a file that save "
-                "wrote."
-            ) from error
-        return cls(graph=graph, kept=graph.mask(edges), provenance=provenance)
+    def of_record(cls, record: Record) -> Circuit:
+        """The circuit of a record."""
+        kept = record.graph.mask(list(record.edges))
+        return cls(graph=record.graph, kept=kept, provenance=record.provenance)
+
+    def save(self, path: str | Path, *, scores: EdgeScores | None = None) -> Path:
+        """Write it in the format that the file's name ends in (see `exports`).
+
+        `scores` go with the edges, as their width or weight for who draws them.
+        """
+        return write(self.record(scores), path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, model: Model | None = None) -> Circuit:
+        """Read what `save` wrote, in any of its formats; of that model, when one is given.
+
+        Raises `CircuitError` for a file that is damaged or something else.
+        """
+        found = cls.of_record(read(path, "circuit"))
+        if model is not None:
+            found.check(model)
+        return found
+
+    def to_networkx(self, scores: EdgeScores | None = None) -> nx.DiGraph[str]:
+        """A directed graph of it (see `exports.network`)."""
+        return to_networkx(self.record(scores))
+
+    @classmethod
+    def from_networkx(cls, network: nx.DiGraph[str]) -> Circuit:
+        """The circuit of a directed graph that `to_networkx` gave, or a part of it."""
+        return cls.of_record(from_networkx(network, "circuit"))
 
 
 def top_n(scores: EdgeScores, n: int, *, by: By = "magnitude", prune: bool = False) -> Circuit:

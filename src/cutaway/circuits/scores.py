@@ -4,6 +4,9 @@ A positive score says that the edge supports the metric: for the exact method it
 every edge on, less the metric with that edge alone off; the gradient methods estimate the same
 number. Methods that learn or decide (masks, greedy removal) give scores of their own kind, and say
 which in their module.
+
+netCDF keeps everything. The other formats (see `exports`), for programs that draw or compute on
+graphs, keep the scores' means over examples.
 """
 
 from __future__ import annotations
@@ -11,16 +14,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 from numpy import ndarray
 
+from cutaway.circuits.exports import Record, format_of, from_networkx, read, to_networkx, write
 from cutaway.circuits.graph import CircuitError, Granularity, Graph
 from cutaway.measure.result import Result, interval
+from cutaway.model.model import Model
+
+_SINGLE, _ENDS = ("method", "metric", "ablation"), ("clean", "ablated")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,6 +118,56 @@ class EdgeScores(Result):
         names = self.mean["edge"].to_numpy()[order]
         return pd.DataFrame({"edge": names, "score": mean[order]})
 
+    def check(self, model: Model) -> None:
+        """Refuse a model that these are not the scores of."""
+        check_model(self.graph, self.provenance, model, "These scores")
+
+    @property
+    def record(self) -> Record:
+        """What a file of a graph says of them: their means."""
+        about = {name: getattr(self, name) for name in _SINGLE}
+        about |= {name: getattr(self, name).to_numpy().tolist() for name in _ENDS}
+        about["provenance"] = dict(self.provenance)
+        names, means = self.mean["edge"].to_numpy().tolist(), self.mean.to_numpy().tolist()
+        edges = dict(zip(names, means, strict=True))
+        return Record(kind="scores", graph=self.graph, edges=edges, about=about)
+
+    @classmethod
+    def of_record(cls, record: Record) -> Self:
+        """The scores of a record. Raises `CircuitError` where an edge has none."""
+        missing = [str(edge) for edge in record.graph.edges if record.edges.get(str(edge)) is None]
+        if missing:
+            raise CircuitError(
+                f"{len(missing)} of {len(record.graph)} edges have no score, {missing[0]} among "
+                "them; every edge needs one."
+            )
+        values = np.array(list(record.edges.values()), dtype=float)
+        ends = {name: xr.DataArray(record.about[name], dims="example", name=record.about["metric"])
+                for name in _ENDS}  # fmt: skip
+        return cls(
+            values=xr.DataArray(values, {"edge": list(record.edges)}, ("edge",), "score"),
+            graph=record.graph, provenance=record.provenance, **ends,
+            **{name: record.about[name] for name in _SINGLE},
+        )  # fmt: skip
+
+    def save(self, path: str | Path) -> Path:
+        """Write netCDF, or the means in the format of a graph that the file's name ends in."""
+        return write(self.record, path) if format_of(path) else super().save(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote. Raises `CircuitError` or `ResultError` for anything else."""
+        return cls.of_record(read(path, "scores")) if format_of(path) else super().load(path)
+
+    def to_networkx(self) -> nx.DiGraph[str]:
+        """A directed graph of all edges with their mean scores (see `exports.network`)."""
+        return to_networkx(self.record)
+
+    @classmethod
+    def from_networkx(cls, network: nx.DiGraph[str]) -> Self:
+        """The scores of a directed graph that `to_networkx` gave."""
+        return cls.of_record(from_networkx(network, "scores"))
+
     def to_dataset(self) -> xr.Dataset:
         """The scores and both ends, with the graph and the provenance as attributes."""
         arrays = {"values": self.values, "clean": self.clean, "ablated": self.ablated}
@@ -127,3 +186,19 @@ class EdgeScores(Result):
             graph=Graph(**graph), method=data.attrs["method"], metric=data.attrs["metric"],
             ablation=data.attrs["ablation"], provenance=data.attrs["provenance"],
         )  # fmt: skip
+
+
+def check_model(graph: Graph, provenance: Mapping[str, Any], model: Model, what: str) -> None:
+    """Refuse a model that something with this graph and provenance is not of."""
+    verb = "belong" if what.startswith("These") else "belongs"
+    if Graph.of(model) != graph:
+        raise CircuitError(
+            f"{what} {verb} to a model with {graph.n_layers} layers of {graph.n_heads} heads, and "
+            f"{model.name} is built otherwise; open the model that was used."
+        )
+    known = provenance.get("model", {}).get("fingerprint")
+    if known is not None and known != model.fingerprint:
+        raise CircuitError(
+            f"{what} {verb} to another model (fingerprint {known}; {model.name} has "
+            f"{model.fingerprint}); open the model that was used."
+        )
