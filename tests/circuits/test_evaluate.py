@@ -10,7 +10,7 @@ from tests.circuits.each_family import EVEN, batch, masked
 
 from cutaway.behaviours import Behaviour
 from cutaway.circuits import Circuit, CircuitError, Curve, curve, discover, evaluate, top_n
-from cutaway.circuits.evaluate import alike
+from cutaway.circuits.controls import alike
 
 
 def by_hand(values: list[list[float]], shares: list[float]) -> Curve:

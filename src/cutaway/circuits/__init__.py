@@ -2,8 +2,9 @@
 
 from cutaway.circuits.circuit import Circuit, greedy, threshold, top_n
 from cutaway.circuits.discovery import METHODS, RANKED_BY, discover
-from cutaway.circuits.evaluate import Evaluation, evaluate
-from cutaway.circuits.faithfulness import SIZES, Curve, Ratio, curve
+from cutaway.circuits.evaluate import evaluate
+from cutaway.circuits.evaluation import Check, Evaluation
+from cutaway.circuits.faithfulness import SIZES, Curve, NoEffectError, Ratio, curve
 from cutaway.circuits.graph import CircuitError, Edge, Granularity, Graph, Reader, Writer
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.scores import EdgeScores
@@ -14,6 +15,7 @@ __all__ = [
     "RANKED_BY",
     "SIZES",
     "Ablation",
+    "Check",
     "Circuit",
     "CircuitError",
     "Curve",
@@ -23,6 +25,7 @@ __all__ = [
     "Granularity",
     "Graph",
     "Masked",
+    "NoEffectError",
     "Ratio",
     "Reader",
     "Replacement",

@@ -3,8 +3,10 @@
 All on examples that need not be those it was found on (give the held-out ones for a claim):
 
 - **faithfulness** (see `faithfulness`), beside that of `controls` random circuits with as many
-  edges between the same kinds of parts, of the same layers' readers (same size and shape);
-- **under other measures**: the same circuit under a second metric and a second kind of ablation;
+  edges between the same kinds of parts, of the same layers' readers (see `controls`);
+- **elsewhere**: the same circuit under other metrics and ablations, and on other prompts;
+- **the hypothesis tests** of Shi et al. 2024 (see `significance`), with as many random and inflated
+  circuits; of circuits of more than 128 edges, 128 edges drawn with the seed are tested;
 - **completeness** (Wang et al. 2022, IOI, section 4): for random sets K of the circuit's parts, the
   circuit without K should do what the model without K does; reported is
   |m(C∖K) − m(M∖K)| / |m(M) − m(∅)| per set, where C∖K and M∖K have all edges out of K off. A
@@ -12,72 +14,47 @@ All on examples that need not be those it was found on (give the held-out ones f
 - **minimality** (the same, with K empty): for each part, how far its removal moves the circuit,
   |m(C) − m(C∖part)| / |m(M) − m(∅)|. A part that moves nothing need not be there.
 
-The circuit, its controls and all its sets run as masks of the same few passes.
+The circuit, its controls and all its sets run as masks of the same few passes. With `quick` only
+what `Evaluation.passes` reads is run: the circuit and its random controls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+import xarray as xr
+from jaxtyping import Float
 from numpy import ndarray
 
 from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.interval import bootstrap
 from cutaway.behaviours.metrics import Metric
 from cutaway.circuits.circuit import Circuit
+from cutaway.circuits.controls import alike, inflated
 from cutaway.circuits.discovery.discover import checked_metric
+from cutaway.circuits.evaluation import Evaluation
 from cutaway.circuits.faithfulness import Measured, Ratio, check_gap, measured
-from cutaway.circuits.graph import CircuitError, Graph
+from cutaway.circuits.graph import CircuitError, Edge, Graph
 from cutaway.circuits.masked import Masked
+from cutaway.circuits.significance import (
+    STRICT,
+    Test,
+    answers,
+    equivalence,
+    idle_edges,
+    independence,
+    minimality,
+    necessity,
+    sufficiency,
+)
 from cutaway.measure.batches import Progress
 from cutaway.measure.result import provenance
 from cutaway.model.model import Model
+from cutaway.patch.significance import sign_flips
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
-    """What was found out about a circuit."""
-
-    circuit: Circuit
-    """The circuit."""
-    faithfulness: Ratio
-    """How much of the behaviour it keeps."""
-    controls: tuple[Ratio, ...]
-    """The same of random circuits of its size and shape."""
-    others: Mapping[str, Ratio]
-    """Its faithfulness under other measures, by "METRIC, ABLATION"."""
-    incompleteness: pd.DataFrame
-    """One row per random set: `parts`, `circuit` and `model` (mean metrics without the set), and
-    `distance` with `low` and `high`, as a fraction of the whole effect."""
-    minimality: pd.DataFrame
-    """One row per part, the least needed first: `part`, and `change` with `low` and `high`."""
-    provenance: Mapping[str, Any] = field(repr=False)
-    """Versions, model, data and settings."""
-
-    @property
-    def beats_controls(self) -> float:
-        """The share of random circuits that keep less than it does; NaN without controls."""
-        if not self.controls:
-            return float("nan")
-        return float(np.mean([one.mean < self.faithfulness.mean for one in self.controls]))
-
-    def __str__(self) -> str:
-        least = self.minimality.iloc[0] if len(self.minimality) else None
-        lines = [
-            f"{len(self.circuit)} of {len(self.circuit.graph)} edges "
-            f"({self.circuit.share:.1%}), faithfulness {self.faithfulness}",
-            f"random circuits like it: {', '.join(f'{one.mean:.2f}' for one in self.controls)}",
-            *(f"{name}: {ratio}" for name, ratio in self.others.items()),
-            f"incompleteness: at most {self.incompleteness['distance'].max():.3f}",
-        ]
-        if least is not None:
-            lines.append(f"least needed: {least['part']} ({least['change']:.3f})")
-        return "\n".join(lines)
+_MOST_EDGES = 128
 
 
 def evaluate(
@@ -89,13 +66,19 @@ def evaluate(
     ablation: str = "counterfactual",
     other_metrics: Sequence[str] = (),
     other_ablations: Sequence[str] = (),
-    controls: int = 10,
+    others: Mapping[str, Behaviour] | None = None,
+    controls: int = 30,
     sets: int = 10,
+    span: tuple[float, float] = (0.8, 1.2),
+    quick: bool = False,
     batch_size: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Everything this module's docstring lists; `controls` random circuits, `sets` random sets.
+
+    `others` are further prompts by name, such as other templates; `span` is where the interval of
+    faithfulness has to lie for the circuit to pass; `quick` runs only what that needs.
 
     Raises `CircuitError` for another model's circuit, and for a total effect of about zero.
     """
@@ -103,60 +86,162 @@ def evaluate(
     circuit.check(on.model)
     if min(controls, sets) < 0:
         raise CircuitError(f"controls and sets count; found {controls} and {sets}.")
-    generator, graph = np.random.default_rng(seed), circuit.graph
-    like = [alike(circuit, generator) for _ in range(controls)]
-    parts = [column for column in range(len(graph.writers)) if circuit.kept[:, column].any()]
-    drawn = [_drawn(parts, generator) for _ in range(sets)] if parts else []
-    masks = [
-        circuit.kept, *like,
-        *(_without(circuit.kept, one) for one in drawn),
-        *(_without(graph.valid, one) for one in drawn),
-        *(_without(circuit.kept, [part]) for part in parts),
-    ]  # fmt: skip
+    plan = _Plan(circuit, controls, sets, np.random.default_rng(seed), quick=quick)
     found = measured(
-        on, behaviour, np.stack(masks), metric=metric, ablation=ablation, batch_size=batch_size,
-        seed=seed, progress=progress,
+        on, behaviour, np.stack(plan.masks), metric=metric, ablation=ablation,
+        batch_size=batch_size, seed=seed, progress=progress,
     )  # fmt: skip
     check_gap(found.clean, found.ablated, behaviour)
-    first = 1 + controls
-    others: dict[str, Ratio] = {}
-    for name in dict.fromkeys([checked_metric(behaviour, metric).name, *other_metrics]):
-        for kind in dict.fromkeys([ablation, *other_ablations]):
-            if name in other_metrics or kind in other_ablations:
-                again = measured(on, behaviour, circuit.kept[None], metric=name, ablation=kind,
-                                 batch_size=batch_size, seed=seed)  # fmt: skip
-                check_gap(again.clean, again.ablated, behaviour)
-                others[f"{name}, {kind}"] = again.ratio(0)
+    own = checked_metric(behaviour, metric)
+    elsewhere: dict[str, Ratio] = {}
+    for name, kind, prompts in _elsewhere(
+        (own.name, ablation), other_metrics, other_ablations, behaviour, others or {}
+    ):
+        chosen, how = kind or (own.name, ablation)
+        again = measured(on, prompts, circuit.kept[None], ablation=how,
+                         metric=own if chosen == own.name else chosen,
+                         batch_size=batch_size, seed=seed)  # fmt: skip
+        check_gap(again.clean, again.ablated, prompts)
+        elsewhere[name] = again.ratio(0)
     settings = {"edges": len(circuit), "ablation": ablation, "controls": controls, "sets": sets,
-                "metric": checked_metric(behaviour, metric).name, "seed": seed}  # fmt: skip
+                "metric": own.name, "quick": quick, "seed": seed}  # fmt: skip
     return Evaluation(
-        circuit=circuit,
-        faithfulness=found.ratio(0),
-        controls=tuple(found.ratio(1 + one) for one in range(controls)),
-        others=others,
-        incompleteness=_incompleteness(graph, found, drawn, first),
-        minimality=_minimality(graph, found, parts, first + 2 * len(drawn)),
+        circuit=circuit, metric=own.name, ablation=ablation, span=span,
+        values=plan.values(found), faithfulness=found.ratio(0),
+        controls=tuple(found.ratio(at) for at in plan.at["random"]), others=elsewhere,
+        preference=_preference(found), background=_background(found, behaviour, seed),
+        tests=_tests(plan, found, seed), edges=_edges(plan, found),
+        incompleteness=_incompleteness(circuit.graph, found, plan),
+        minimality=_minimality(circuit.graph, found, plan),
         provenance=provenance(on.model, behaviour, settings),
-    )
+    )  # fmt: skip
 
 
-def alike(circuit: Circuit, generator: np.random.Generator) -> Bool[ndarray, "reader writer"]:
-    """A random circuit with as many edges from each kind of writer to each layer's readers."""
-    graph = circuit.graph
-    kinds = {
-        (row, column): (graph.readers[row].kind, graph.readers[row].layer,
-                        graph.writers[column].kind)
-        for row, column in map(tuple, graph.ends)
-    }  # fmt: skip
-    pools: dict[object, list[tuple[int, int]]] = {}
-    for end, kind in kinds.items():
-        pools.setdefault(kind, []).append(end)
-    kept = np.zeros_like(circuit.kept)
-    for pool in pools.values():
-        many = sum(bool(circuit.kept[end]) for end in pool)
-        for chosen in generator.choice(len(pool), size=many, replace=False):
-            kept[pool[chosen]] = True
-    return kept
+class _Plan:
+    """Every mask that is to be run, and where each kind of them lies."""
+
+    def __init__(
+        self, circuit: Circuit, controls: int, sets: int, generator: np.random.Generator, *,
+        quick: bool,
+    ) -> None:  # fmt: skip
+        self.masks: list[np.ndarray] = []
+        self.at: dict[str, range] = {}
+        kept, valid = circuit.kept, circuit.graph.valid
+        like = [alike(circuit, generator) for _ in range(controls)]
+        self._add("circuit", [kept])
+        self._add("random", like)
+        columns = range(0 if quick else len(circuit.graph.writers))
+        self.parts = [column for column in columns if kept[:, column].any()]
+        """The columns of its parts."""
+        self.sets = [_drawn(self.parts, generator) for _ in range(sets)] if self.parts else []
+        """The random sets of them."""
+        self._add("circuit without set", (_without(kept, one) for one in self.sets))
+        self._add("model without set", (_without(valid, one) for one in self.sets))
+        self._add("without part", (_without(kept, [part]) for part in self.parts))
+        self.edges: list[Edge] = []
+        """The edges whose knock-out is tried."""
+        if quick:
+            return
+        some = sorted(generator.permutation(len(circuit))[:_MOST_EDGES])
+        self.edges = [circuit.edges[at] for at in some]
+        self._add("complement", [valid & ~kept, *(valid & ~one for one in like)])
+        self._add("without edge", (kept & ~circuit.graph.mask([edge]) for edge in self.edges))
+        pairs = [one for _ in range(controls) if (one := inflated(circuit, generator)) is not None]
+        self._add("inflated", (grown for grown, _ in pairs))
+        self._add("knocked", (knocked for _, knocked in pairs))
+
+    def _add(self, name: str, masks: Iterable[np.ndarray]) -> None:
+        start = len(self.masks)
+        self.masks.extend(masks)
+        self.at[name] = range(start, len(self.masks))
+
+    def of(self, found: Measured, name: str) -> Float[ndarray, "mask example"]:
+        """The measured values of one kind of masks."""
+        where = self.at[name]
+        return found.values[where.start : where.stop]
+
+    def values(self, found: Measured) -> xr.DataArray:
+        """What an evaluation keeps example by example."""
+        random = self.of(found, "random")
+        names = ["circuit", "model", "nothing", *(f"random {one}" for one in range(len(random)))]
+        stacked = np.stack([found.values[0], found.clean, found.ablated, *random])
+        return xr.DataArray(stacked, {"mask": names}, ("mask", "example"), "metric")
+
+
+def _elsewhere(
+    own: tuple[str, str], metrics: Sequence[str], ablations: Sequence[str], behaviour: Behaviour,
+    others: Mapping[str, Behaviour],
+) -> Iterable[tuple[str, tuple[str, str] | None, Behaviour]]:  # fmt: skip
+    """What else to measure: its name, its metric and ablation (None for the own), its prompts."""
+    for name in dict.fromkeys([own[0], *metrics]):
+        for kind in dict.fromkeys([own[1], *ablations]):
+            if name in metrics or kind in ablations:
+                yield f"{name}, {kind}", (name, kind), behaviour
+    for name, prompts in others.items():
+        yield name, None, prompts
+
+
+def _preference(found: Measured) -> Ratio:
+    interval = bootstrap(np.diag(found.preference))
+    return Ratio(mean=float(interval.mean), low=float(interval.low), high=float(interval.high))
+
+
+def _background(found: Measured, behaviour: Behaviour, seed: int) -> tuple[Test, ...]:
+    """Whether there is a behaviour at all."""
+    if len(behaviour) < 2:
+        return ()
+    effect = found.clean - found.ablated
+    p = float(sign_flips(effect[None], seed=seed).p[0])
+    kinds = {(right, wrong) for right, wrong in _answers(behaviour)}
+    tests = [answers(found.preference, seed=seed)] if len(kinds) > 1 else []
+    positive = p / 2 if effect.mean() > 0 else 1 - p / 2
+    effects = Test(
+        name="effect", null="the clean run is no higher than the replaced one",
+        statistic=float(effect.mean()), p=positive, wanted="rejected", level=STRICT,
+    )  # fmt: skip
+    return (*tests, effects)
+
+
+def _answers(behaviour: Behaviour) -> Iterable[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return zip(behaviour.answers, behaviour.wrong_answers, strict=True)
+
+
+def _tests(plan: _Plan, found: Measured, seed: int) -> tuple[Test, ...]:
+    """The tests of Shi et al. 2024."""
+    if "complement" not in plan.at or found.clean.size < 2:
+        return ()
+    model, own = found.clean, found.values[0]
+    without = plan.of(found, "complement")
+    closeness = np.abs(plan.of(found, "random") - model).mean(axis=1)
+    missed = np.abs(without - model).mean(axis=1)
+    edges, random = _knocked(plan, found)
+    return (
+        equivalence(own, model), independence(without[0], model, seed=seed),
+        minimality(edges, random), sufficiency(float(np.abs(own - model).mean()), closeness),
+        necessity(float(missed[0]), missed[1:]),
+    )  # fmt: skip
+
+
+def _knocked(
+    plan: _Plan, found: Measured
+) -> tuple[Float[ndarray, " edge"], Float[ndarray, " draw"]]:
+    """How far knocking out each edge moves the circuit, and a random one an inflated circuit."""
+    own = np.abs(plan.of(found, "without edge") - found.values[0]).mean(axis=1)
+    grown, knocked = plan.of(found, "inflated"), plan.of(found, "knocked")
+    return own, np.abs(grown - knocked).mean(axis=1)
+
+
+def _edges(plan: _Plan, found: Measured) -> pd.DataFrame:
+    rows: list[dict[str, object]] = []
+    if plan.edges:
+        own, random = _knocked(plan, found)
+        gap = abs(float(found.clean.mean() - found.ablated.mean()))
+        rows = [
+            {"edge": str(edge), "change": float(change) / gap, "p": float(p)}
+            for edge, change, p in zip(plan.edges, own, idle_edges(own, random), strict=True)
+        ]
+    table = pd.DataFrame(rows, columns=pd.Index(["edge", "change", "p"]))
+    return table.sort_values("change", kind="stable", ignore_index=True)
 
 
 def _drawn(parts: Sequence[int], generator: np.random.Generator) -> list[int]:
@@ -182,13 +267,10 @@ def _distance(
     return abs(mean), min(abs(low), abs(high)), max(abs(low), abs(high))
 
 
-def _incompleteness(
-    graph: Graph, found: Measured, drawn: Sequence[Sequence[int]], first: int
-) -> pd.DataFrame:
+def _incompleteness(graph: Graph, found: Measured, plan: _Plan) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
-    for number, parts in enumerate(drawn):
-        circuit = found.values[first + number]
-        model = found.values[first + len(drawn) + number]
+    circuits, models = (plan.of(found, f"{which} without set") for which in ("circuit", "model"))
+    for parts, circuit, model in zip(plan.sets, circuits, models, strict=True):
         distance, low, high = _distance(found, circuit, model)
         rows.append({
             "parts": ", ".join(str(graph.writers[part]) for part in parts),
@@ -199,12 +281,10 @@ def _incompleteness(
     return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
-def _minimality(
-    graph: Graph, found: Measured, parts: Sequence[int], first: int
-) -> pd.DataFrame:  # fmt: skip
+def _minimality(graph: Graph, found: Measured, plan: _Plan) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
-    for number, part in enumerate(parts):
-        change, low, high = _distance(found, found.values[0], found.values[first + number])
+    for part, without in zip(plan.parts, plan.of(found, "without part"), strict=True):
+        change, low, high = _distance(found, found.values[0], without)
         rows.append({"part": str(graph.writers[part]), "change": change, "low": low, "high": high})
     table = pd.DataFrame(rows, columns=pd.Index(["part", "change", "low", "high"]))
     return table.sort_values("change", kind="stable", ignore_index=True)

@@ -29,9 +29,15 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Float
 from numpy import ndarray
+from torch import Tensor
 
 from cutaway.behaviours.behaviour import Behaviour
-from cutaway.behaviours.metrics import Metric
+from cutaway.behaviours.metrics import (
+    Coefficients,
+    Metric,
+    answer_coefficients,
+    at_least_float32,
+)
 from cutaway.circuits.batch import Batch
 from cutaway.circuits.circuit import By, top_n
 from cutaway.circuits.discovery.discover import checked_metric
@@ -48,6 +54,10 @@ SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 _RESAMPLES = 2000
 _SMALLEST = 0.01
+
+
+class NoEffectError(CircuitError):
+    """A total effect of about zero, which nothing can be a fraction of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +188,8 @@ class Measured:
     """With every edge on."""
     ablated: Float[ndarray, " example"]
     """With every edge off."""
+    preference: Float[ndarray, "prompt answers"]
+    """How much each prompt's clean run prefers each example's right answers to its wrong ones."""
 
     def ratio(self, mask: int) -> Ratio:
         """The faithfulness of one of the masks."""
@@ -207,22 +219,34 @@ def measured(
     replacement = Replacement(on.model, behaviour, ablation, seed=seed, batch_size=size)
     masks = torch.as_tensor(kept, dtype=torch.float32)
     values, ends = np.empty((len(masks), n)), (np.empty(n), np.empty(n))
+    known, preference = answer_coefficients(behaviour), np.empty((n, n))
     for done, start in enumerate(range(0, n, size), start=1):
         where = slice(start, min(start + size, n))
         batch = Batch(on, behaviour.rows(where), where, chosen, replacement)
         values[:, where] = batch.values(masks)
         ends[0][where], ends[1][where] = batch.ends
+        preference[where] = _preference(batch.on_logits(), known)
         if progress is not None:
             progress(done, -(-n // size))
-    return Measured(values=values, clean=ends[0], ablated=ends[1])
+    return Measured(values=values, clean=ends[0], ablated=ends[1], preference=preference)
+
+
+def _preference(
+    logits: Float[Tensor, "prompt vocab"], known: Coefficients
+) -> Float[ndarray, "prompt answers"]:
+    """The difference of logits that each example's answers make in each prompt."""
+    used, place = known.ids.unique(return_inverse=True)
+    weights = torch.zeros(len(known.ids), len(used)).scatter_add_(1, place, known.weights)
+    seen = at_least_float32(logits[:, used.to(logits.device)]).cpu()
+    return (seen @ weights.T).numpy()
 
 
 def check_gap(clean: np.ndarray, ablated: np.ndarray, behaviour: Behaviour) -> None:
-    """Refuse a total effect of about zero, which nothing can be a fraction of."""
+    """Raise `NoEffectError` for a total effect of about zero."""
     gap = float(clean.mean() - ablated.mean())
     size = float(np.abs(clean).mean() + np.abs(ablated).mean())
     if abs(gap) <= _SMALLEST * size:
-        raise CircuitError(
+        raise NoEffectError(
             f"The behaviour {behaviour.name!r} has a total effect of about zero ({gap:.2g}, with "
             f"metrics of size {size / 2:.2g}), so no circuit is a fraction of it; use prompts "
             "whose clean and replaced runs differ, or another metric."

@@ -1,0 +1,78 @@
+"""Random circuits to hold a circuit against.
+
+- `alike`: as many edges as the circuit has between each kind of writer and each layer's readers of
+  a kind, so the same size and shape;
+- `inflated`: the circuit with a random path from the input to the logits added (Shi et al. 2024),
+  and the same with one of the added edges knocked out again. The path is walked backwards from the
+  logits, each writer as likely; a walk that adds nothing is drawn again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
+
+from cutaway.circuits.circuit import Circuit
+from cutaway.circuits.graph import Graph, led_to
+
+_TRIES = 100
+
+
+def alike(circuit: Circuit, generator: np.random.Generator) -> Bool[ndarray, "reader writer"]:
+    """A random circuit with as many edges from each kind of writer to each layer's readers."""
+    graph = circuit.graph
+    kinds = {
+        (row, column): (graph.readers[row].kind, graph.readers[row].layer,
+                        graph.writers[column].kind)
+        for row, column in map(tuple, graph.ends)
+    }  # fmt: skip
+    pools: dict[object, list[tuple[int, int]]] = {}
+    for end, kind in kinds.items():
+        pools.setdefault(kind, []).append(end)
+    kept = np.zeros_like(circuit.kept)
+    for pool in pools.values():
+        many = sum(bool(circuit.kept[end]) for end in pool)
+        for chosen in generator.choice(len(pool), size=many, replace=False):
+            kept[pool[chosen]] = True
+    return kept
+
+
+def inflated(
+    circuit: Circuit, generator: np.random.Generator
+) -> tuple[Bool[ndarray, "reader writer"], Bool[ndarray, "reader writer"]] | None:
+    """The circuit with a random path, and without one edge of it; None where no path adds any."""
+    fed = _fed(circuit.graph)
+    for _ in range(_TRIES):
+        grown = circuit.kept.copy()
+        for end in _path(circuit.graph, fed, generator):
+            grown[end] = True
+        added = np.argwhere(grown & ~circuit.kept)
+        if len(added):
+            knocked = grown.copy()
+            row, column = added[generator.integers(len(added))]
+            knocked[row, column] = False
+            return grown, knocked
+    return None
+
+
+def _path(
+    graph: Graph, fed: list[list[int]], generator: np.random.Generator
+) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    row = len(graph.readers) - 1
+    while True:
+        column = int(generator.integers(graph.reach[row]))
+        found.append((row, column))
+        if not fed[column]:
+            return found
+        row = int(generator.choice(fed[column]))
+
+
+def _fed(graph: Graph) -> list[list[int]]:
+    """For each writer, the readers that it is made from."""
+    found: list[list[int]] = [[] for _ in graph.writers]
+    for row, reader in enumerate(graph.readers):
+        for column in led_to(graph, reader):
+            found[column].append(row)
+    return found
