@@ -74,6 +74,18 @@ class Ratio:
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @classmethod
+    def of(
+        cls,
+        values: Float[ndarray, " example"],
+        clean: Float[ndarray, " example"],
+        ablated: Float[ndarray, " example"],
+    ) -> Self:
+        """The faithfulness of a circuit with these metrics, between the two ends."""
+        mean, resampled = _ratios(values[None], clean, ablated)
+        low, high = _ends(resampled)
+        return cls(mean=float(mean[0]), low=float(low[0]), high=float(high[0]))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curve(Result):
@@ -193,9 +205,7 @@ class Measured:
 
     def ratio(self, mask: int) -> Ratio:
         """The faithfulness of one of the masks."""
-        mean, resampled = _ratios(self.values[mask : mask + 1], self.clean, self.ablated)
-        low, high = _ends(resampled)
-        return Ratio(mean=float(mean[0]), low=float(low[0]), high=float(high[0]))
+        return Ratio.of(self.values[mask], self.clean, self.ablated)
 
 
 def measured(
