@@ -21,7 +21,9 @@ MAY_USE: dict[str, set[str]] = {
     "views": {"errors"},
     "circuits": {"errors", "model", "behaviours", "measure", "patch", "views"},
     "organisms": {"errors", "model", "behaviours"},
-    "study": {"errors", "model", "behaviours", "measure", "observe", "patch", "views"},
+    # It holds circuits against organisms, which do not know each other.
+    "ground_truth": {"errors", "model", "behaviours", "circuits", "organisms", "patch.journal"},
+    "study": {"errors", "model", "behaviours", "measure", "observe", "patch", "circuits", "views"},
 }
 # The front door names everything, and loads it when it is first used; the command line imports
 # what a command needs when it runs.

@@ -10,6 +10,7 @@ import typer
 
 from cutaway.cli.boundary import Group
 from cutaway.cli.generate import generate
+from cutaway.cli.ground_truth import ground_truth
 from cutaway.cli.listing import behaviours, models
 from cutaway.cli.look import check
 from cutaway.cli.study import study
@@ -83,6 +84,12 @@ _command(
     "cutaway generate 'Once upon a time'",
     "cutaway generate 'Once upon a time' --ablate mlp_out.0 --max-new-tokens 40",
     "cutaway generate 'When Mary and John' --ablate head_out.1.3 --ablate head_out.2.0",
+)
+_command(
+    ground_truth,
+    "cutaway ground-truth",
+    "cutaway ground-truth --methods eap,eap-ig --models constructed,sort-trained",
+    "cutaway ground-truth --nulls 100 --out rows.json --markdown docs/ground-truth.md",
 )
 
 

@@ -103,4 +103,10 @@ def _thresholds(device: torch.device, size: int) -> Generator[None]:
     finally:  # as glibc's own adjustment leaves them
         library.mallopt(_MMAP_THRESHOLD, _USUAL)
         library.mallopt(_TRIM_THRESHOLD, 2 * _USUAL)
+        give_back()
+
+
+def give_back() -> None:
+    """Return what is free to the system now. Elsewhere than with glibc nothing happens."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(ctypes.c_size_t(0))
