@@ -106,6 +106,16 @@ class Page:
                 "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code
             )
 
+    def point(self, x: float, y: float) -> None:
+        """Move the pointer there."""
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def click(self, x: float, y: float) -> None:
+        """Press and release the left button there."""
+        self.point(x, y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def picture(self, *, whole: bool = True) -> bytes:
         """The page as a PNG, its full height or only what is in view."""
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
@@ -119,14 +129,14 @@ class Page:
 
     @property
     def requests(self) -> list[str]:
-        """Addresses asked for, the page's own file and inline data left out."""
+        """Addresses asked for, the page's own file and what stands in it left out."""
         sent = [e for e in self.events if e["method"] == "Network.requestWillBeSent"]
         addresses = [event["params"]["request"]["url"] for event in sent]
         own = [event["params"]["documentURL"] for event in sent]
         return [
             address
             for address, document in zip(addresses, own, strict=True)
-            if address != document and not address.startswith("data:")
+            if address != document and not address.startswith(("data:", "blob:"))
         ]
 
 

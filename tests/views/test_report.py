@@ -55,7 +55,9 @@ def test_hostile_text_stays_text(text: str) -> None:
     plain = Outline(render(report()))
     page = render(report((text, *TOKENS), text))
     outline = Outline(page)
-    assert len(outline.named("script")) == len(outline.named("style")) == 1
+    kinds = [attributes.get("type") for attributes in outline.named("script")]
+    assert kinds == ["application/json", "module"]
+    assert len(outline.named("style")) == 1
     assert not outline.named("img", "iframe", "object", "base", "form")
     known = {name for _, attributes in plain.tags for name in attributes}
     assert {name for _, attributes in outline.tags for name in attributes} <= known

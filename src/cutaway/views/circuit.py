@@ -77,12 +77,11 @@ def _picture(placed: Layout, shown: Sequence[CircuitEdge], largest: float) -> li
 
 def _edge(placed: Layout, edge: CircuitEdge, largest: float) -> Markup:
     said = f"{_way(edge)}: {number(edge.score, decimals(largest), sign=True)}"
-    width, against = _width(edge, largest), edge.score < 0
     return tag(
-        "path", hint(said), d=placed.path(edge), stroke_width=width,
+        "path", hint(said), d=placed.path(edge), stroke_width=_width(edge, largest),
         stroke_opacity=_strength(edge, largest),
-        stroke_dasharray=f"{5 + 1.2 * width:.1f} {2 + width / 2:.1f}" if against else None,
-        class_=f"edge {'negative' if against else 'positive'}",
+        stroke_dasharray=_dashes(edge, largest) or None,
+        class_=f"edge {'negative' if edge.score < 0 else 'positive'}",
     )  # fmt: skip
 
 
@@ -130,6 +129,12 @@ def _legend(y: float, name: str, largest: float) -> list[Markup]:
 
 def _width(edge: CircuitEdge, largest: float) -> float:
     return _THINNEST + (_WIDEST - _THINNEST) * abs(edge.score) / (largest or 1.0)
+
+
+def _dashes(edge: CircuitEdge, largest: float) -> str:
+    """Dashes that suit the width, for an edge that works against; nothing for others."""
+    width = _width(edge, largest)
+    return f"{5 + 1.2 * width:.1f} {2 + width / 2:.1f}" if edge.score < 0 else ""
 
 
 def _strength(edge: CircuitEdge, largest: float) -> float:
@@ -210,7 +215,7 @@ def _edge_data(placed: Layout, edge: CircuitEdge, largest: float) -> Mapping[str
         "from": _said(edge.source), "to": _said(edge.target), "port": _said(edge.port),
         "d": placed.path(edge), "width": round(_width(edge, largest), 2),
         "strength": round(_strength(edge, largest), 2),
-        "against": edge.score < 0,
+        "dashes": _dashes(edge, largest),
         "score": number(edge.score, decimals(largest), sign=True),
         "inclusion": number(edge.inclusion, percent=True) if known else "",
     }  # fmt: skip

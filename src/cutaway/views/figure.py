@@ -133,10 +133,14 @@ class Figure:
         return self.standalone()
 
 
-def figure_css() -> str:
-    """Theme variables and the rules for what figures draw."""
-    rules = files("cutaway.views").joinpath("templates/figure.css").read_text("utf-8")
-    return f"{theme_css()}\n{rules}"
+def figure_css(root: str = ":root") -> str:
+    """Theme variables (see `theme_css`) and the rules for what figures draw."""
+    return f"{theme_css(root)}\n{asset('templates/figure.css')}"
+
+
+def asset(name: str) -> str:
+    """A text file of this package: a style sheet, or the client's bundle."""
+    return files("cutaway.views").joinpath(name).read_text("utf-8")
 
 
 def as_array(values: Numbers, dimensions: int, what: str) -> Array:

@@ -72,22 +72,26 @@ def sequential_step(value: float, limit: float = 1.0) -> int:
     return math.floor(share * SEQUENTIAL_STEPS + 0.5)
 
 
-def theme_css() -> str:
-    """Variables for both themes (system setting, or `data-theme` on the root) and step classes."""
+def theme_css(root: str = ":root") -> str:
+    """Variables for both themes (system setting, or `data-theme` on the root) and step classes.
+
+    `root` selects what they hold for; for a part of a page, the step classes hold inside it alone.
+    """
     light, dark = _variables("light"), _variables("dark")
-    system = "@media (prefers-color-scheme:dark){:root:not([data-theme=light])"
+    inside = "" if root == ":root" else f"{root} "
     blocks = [
-        f":root{{color-scheme:light;{light}}}",
-        f"{system}{{color-scheme:dark;{dark}}}}}",
-        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}",
-        f"@media print{{:root:root:root{{color-scheme:light;{light}}}}}",
+        f"{root}{{color-scheme:light;{light}}}",
+        f"@media (prefers-color-scheme:dark){{{root}:not([data-theme=light])"
+        f"{{color-scheme:dark;{dark}}}}}",
+        f"{root}[data-theme=dark]{{color-scheme:dark;{dark}}}",
+        f"@media print{{{root * 3}{{color-scheme:light;{light}}}}}",
     ]
     for ramp, text, last in (("d", "e", 2 * DIVERGING_STEPS), ("s", "u", SEQUENTIAL_STEPS)):
         names = [(f"{ramp}{step}", f"{text}{step}") for step in range(last + 1)]
-        blocks += [f".{name}{{fill:var(--{name})}}" for name, _ in names]
-        blocks += [f".inside.{name}{{fill:var(--{name})}}" for _, name in names]
+        blocks += [f"{inside}.{name}{{fill:var(--{name})}}" for name, _ in names]
+        blocks += [f"{inside}.inside.{name}{{fill:var(--{name})}}" for _, name in names]
     blocks += [
-        f".a{step}{{background:var(--s{step});color:var(--u{step})}}"
+        f"{inside}.a{step}{{background:var(--s{step});color:var(--u{step})}}"
         for step in range(SEQUENTIAL_STEPS + 1)
     ]
     return "\n".join(blocks)

@@ -2,8 +2,10 @@
 
 A `Report` holds plain values and figures. `render` turns it into the page through the templates
 beside this file: everything from data passes `inert` and is escaped once, styles and script are
-inline, and the page's content security policy names them by hash and forbids all else. The same
-report gives the same bytes. `write` puts the page in place whole or not at all.
+inline, and the page's content security policy names them by hash and forbids all else. The script
+is the bundle that is built from `web/`; what its views draw from stands in the page as JSON, which
+is never run. The same report gives the same bytes. `write` puts the page in place whole or not at
+all.
 """
 
 import base64
@@ -11,13 +13,12 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
-from cutaway.views.figure import AttentionText, Figure, Table, ViewError, figure_css
+from cutaway.views.figure import AttentionText, Figure, Table, ViewError, asset, figure_css
 from cutaway.views.palette import sequential_step
 from cutaway.views.text import Estimate, inert, number, word
 
@@ -131,8 +132,8 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["word"] = word
-    style = f"{figure_css()}\n{_asset('report.css')}"
-    script = _asset("report.js")
+    style = f"{figure_css()}\n{asset('templates/report.css')}\n{asset('templates/circuit.css')}"
+    script = asset("bundle/cutaway.js")
     return environment.get_template("report.html.j2").render(
         report=report,
         style=Markup(style),
@@ -162,10 +163,6 @@ def write(report: Report, path: str | os.PathLike[str]) -> Path:
             "name a file in a folder that exists and can be written."
         ) from error
     return target
-
-
-def _asset(name: str) -> str:
-    return files("cutaway.views").joinpath(f"templates/{name}").read_text("utf-8")
 
 
 def _finalize(value: object) -> object:

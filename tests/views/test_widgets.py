@@ -1,0 +1,150 @@
+"""Widgets: what they share with Python, and that the client draws them in a cell."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chromium import BINARY, Page, chromium
+from view_samples import circuit_view, estimate
+
+from cutaway.views import Series, ViewError, circuit, lens_curve
+from cutaway.views.widgets import FigureWidget, widget
+
+HOST = """<!DOCTYPE html><html lang="en"><head><title>Notebook</title></head>
+<body data-jp-theme-light="{light}"><style>{css}</style><div id="cell"></div>
+<script type="text/plain" id="esm">{esm}</script>
+<script type="application/json" id="state">{state}</script>
+<script>
+// What anywidget gives a widget: named values, and news of their changes.
+const values = JSON.parse(document.getElementById("state").textContent);
+const heard = new Map();
+window.saved = [];
+window.model = {{
+  get: (name) => values[name],
+  set: (name, value) => {{
+    if (values[name] === value) return;
+    values[name] = value;
+    for (const listener of heard.get("change:" + name) ?? []) listener();
+  }},
+  save_changes: () => window.saved.push({{ chosen: values.chosen, size: values.size }}),
+  on: (event, listener) => heard.set(event, [...(heard.get(event) ?? []), listener]),
+  off: (event, listener) => heard.set(event, heard.get(event).filter((l) => l !== listener)),
+}};
+const text = document.getElementById("esm").textContent;
+window.ready = import(URL.createObjectURL(new Blob([text], {{ type: "text/javascript" }})))
+  .then((found) => {{
+    const el = document.getElementById("cell");
+    window.end = found.default.render({{ model: window.model, el }});
+  }});
+</script></body></html>
+"""
+DRAWN = "document.querySelectorAll('.circuit-drawing .edge:not(.off)').length"
+
+
+def made() -> FigureWidget:
+    return widget(circuit(circuit_view()))
+
+
+def test_it_shares_what_the_client_draws_from() -> None:
+    shared = made().get_state()
+    assert shared["kind"] == "circuit"
+    assert shared["title"] == "writes the answer"
+    assert (shared["chosen"], shared["size"]) == ("", None)
+    assert [stop["edges"] for stop in shared["data"]["stops"]] == [2, 4, 7]
+    json.dumps(shared["data"], allow_nan=False)
+
+
+def test_a_figure_without_a_live_view_is_refused() -> None:
+    series = [Series(name="a", estimates=(estimate(0), estimate(1)))]
+    with pytest.raises(ViewError, match="is a drawing without a live view; show the figure itself"):
+        widget(lens_curve(series, ["0", "1"], shows="S"))
+
+
+def test_its_styles_stay_inside_the_cell() -> None:
+    rules = [rule for rule in str(FigureWidget._css).split("\n") if rule and rule[0] in ".:#["]
+    assert rules
+    assert all(rule.startswith((".cutaway-widget", ".circuit", ".called")) for rule in rules)
+
+
+def test_without_anywidget_one_sentence_says_what_to_do() -> None:
+    code = (
+        "import sys; sys.modules['anywidget'] = None\n"
+        "from cutaway.errors import CutawayError\n"
+        "try: import cutaway.views.widgets\n"
+        "except CutawayError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == (
+        "Widgets need the package anywidget, which is not installed; "
+        "pip install 'cutaway[notebook]'."
+    )
+
+
+# ── in a browser ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    if BINARY is None:
+        pytest.skip("no Chromium on PATH")
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def host(page: Page, tmp_path: Path) -> Page:
+    return opened(page, tmp_path)
+
+
+def opened(page: Page, folder: Path, light: str = "true") -> Page:
+    shared = made().get_state()
+    kept = ("kind", "title", "shows", "data", "chosen", "size")
+    state = json.dumps({name: shared[name] for name in kept}).replace("<", "\\u003c")
+    file = folder / "notebook.html"
+    file.write_text(
+        HOST.format(css=shared["_css"], esm=shared["_esm"], state=state, light=light), "utf-8"
+    )
+    page.open(file)
+    page.call("Runtime.evaluate", expression="window.ready", awaitPromise=True)
+    return page
+
+
+@pytest.mark.browser
+def test_it_draws_in_a_cell_and_asks_for_nothing(host: Page) -> None:
+    assert host.evaluate("document.querySelectorAll('#cell .cutaway-widget').length") == 1
+    assert host.evaluate(DRAWN) == 7
+    assert host.evaluate("document.querySelector('#cell figcaption').innerText").startswith("A sen")
+    assert host.complaints == []
+    assert host.requests == []
+
+
+@pytest.mark.browser
+def test_size_and_choice_are_shared_both_ways(host: Page) -> None:
+    host.evaluate("model.set('size', 5)")
+    assert host.evaluate(DRAWN) == 4
+    host.evaluate("model.set('chosen', 'a1.h2')")
+    assert "Head 1.2" in host.evaluate("document.querySelector('.circuit-card').innerText")
+    host.evaluate("document.querySelector('[data-part=m0]').focus()")
+    host.press("Enter", 13)
+    host.press("-", 189)
+    assert host.evaluate("saved.at(-1)") == {"chosen": "m0", "size": 2}
+
+
+@pytest.mark.browser
+def test_it_ends_without_a_trace(host: Page) -> None:
+    host.evaluate("end()")
+    assert host.evaluate("document.getElementById('cell').childElementCount") == 0
+    host.evaluate("model.set('size', 2)")
+    assert host.complaints == []
+
+
+@pytest.mark.browser
+def test_it_follows_the_notebook_s_theme(page: Page, tmp_path: Path) -> None:
+    opened(page, tmp_path, light="false")
+    theme = "document.querySelector('.cutaway-widget').dataset.theme"
+    assert page.evaluate(theme) == "dark"
+    page.evaluate("document.body.dataset.jpThemeLight = 'true'")
+    assert page.evaluate(theme) == "light"

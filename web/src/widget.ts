@@ -1,0 +1,74 @@
+import { Chosen } from "./chosen.js";
+import { html } from "./dom.js";
+import { mount } from "./live.js";
+
+/** The part of anywidget's model that is used here: named values shared with Python. */
+export interface Model {
+  get(name: string): unknown;
+  set(name: string, value: unknown): void;
+  save_changes(): void;
+  on(event: string, listener: () => void): void;
+  off(event: string, listener: () => void): void;
+}
+
+/**
+ * Show a widget's figure in a notebook's cell. The chosen part and the size are shared with Python in
+ * both directions; gives back what ends it.
+ */
+export function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
+  const chosen = new Chosen();
+  const share = (name: string, value: unknown): void => {
+    if (model.get(name) === value) return;
+    model.set(name, value);
+    model.save_changes();
+  };
+  const view = mount(String(model.get("kind")), model.get("data"), chosen, (edges) => share("size", edges));
+  const host = html(
+    "figure",
+    { class: "cutaway-widget" },
+    html("p", { class: "cutaway-title" }, String(model.get("title"))),
+    view.element,
+    html("figcaption", {}, String(model.get("shows"))),
+  );
+  const follow = (): void => {
+    const part = model.get("chosen");
+    chosen.set(typeof part === "string" && part ? part : null);
+  };
+  const resize = (): void => {
+    const size = model.get("size");
+    if (typeof size === "number") view.showEdges?.(size);
+  };
+  const themed = (): void => {
+    host.dataset["theme"] = isDark() ? "dark" : "light";
+  };
+  const changes: [string, () => void][] = [["change:chosen", follow], ["change:size", resize]];
+  for (const [event, listener] of changes) model.on(event, listener);
+  const stop = chosen.listen((part) => share("chosen", part ?? ""));
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const watched = new MutationObserver(themed);
+  watched.observe(document.body, { attributes: true });
+  watched.observe(document.documentElement, { attributes: true });
+  system.addEventListener("change", themed);
+  follow();
+  resize();
+  themed();
+  el.append(host);
+  return () => {
+    for (const [event, listener] of changes) model.off(event, listener);
+    system.removeEventListener("change", themed);
+    watched.disconnect();
+    stop();
+    host.remove();
+  };
+}
+
+/** The notebook's own theme where it tells one, else the system's. */
+function isDark(): boolean {
+  const { body, documentElement } = document;
+  const told = body.dataset["jpThemeLight"];
+  if (told !== undefined) return told === "false";
+  const kind = body.dataset["vscodeThemeKind"];
+  if (kind !== undefined) return kind.includes("dark") || kind === "vscode-high-contrast";
+  if (documentElement.dataset["theme"] === "dark" || documentElement.classList.contains("dark")) return true;
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
