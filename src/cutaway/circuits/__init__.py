@@ -1,6 +1,9 @@
 """Touching many edges at once: the graph of a decoder, its masked forward, and circuits in it."""
 
 from cutaway.circuits.circuit import Circuit, greedy, threshold, top_n
+from cutaway.circuits.compare import compare
+from cutaway.circuits.comparison import Comparison
+from cutaway.circuits.crossing import Crossing, cross
 from cutaway.circuits.discovery import METHODS, RANKED_BY, discover
 from cutaway.circuits.evaluate import evaluate
 from cutaway.circuits.evaluation import Check, Evaluation
@@ -18,6 +21,8 @@ __all__ = [
     "Check",
     "Circuit",
     "CircuitError",
+    "Comparison",
+    "Crossing",
     "Curve",
     "Edge",
     "EdgeScores",
@@ -31,6 +36,8 @@ __all__ = [
     "Replacement",
     "Writer",
     "Written",
+    "compare",
+    "cross",
     "curve",
     "discover",
     "evaluate",
