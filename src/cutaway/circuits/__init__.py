@@ -11,6 +11,9 @@ from cutaway.circuits.faithfulness import SIZES, Curve, NoEffectError, Ratio, cu
 from cutaway.circuits.graph import CircuitError, Edge, Granularity, Graph, Reader, Writer
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.scores import EdgeScores
+from cutaway.circuits.significance import Test
+from cutaway.circuits.smallest import smallest
+from cutaway.circuits.stability import Stability, rediscovery, stability
 from cutaway.circuits.written import Ablation, Replacement, Written
 
 __all__ = [
@@ -34,6 +37,8 @@ __all__ = [
     "Ratio",
     "Reader",
     "Replacement",
+    "Stability",
+    "Test",
     "Writer",
     "Written",
     "compare",
@@ -42,6 +47,9 @@ __all__ = [
     "discover",
     "evaluate",
     "greedy",
+    "rediscovery",
+    "smallest",
+    "stability",
     "threshold",
     "top_n",
 ]
