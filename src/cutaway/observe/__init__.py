@@ -1,18 +1,29 @@
-"""Reading without touching: logit lens, direct logit attribution, attention."""
+"""Reading without touching: logit lens, direct logit attribution, attention, weights."""
 
 from cutaway.observe.attention import AttentionTo, Patterns, attention_patterns, attention_to
 from cutaway.observe.attribution import attribute
 from cutaway.observe.contributions import Attribution, AttributionError
+from cutaway.observe.factored import Factored, WeightsError
 from cutaway.observe.lens import Lens, logit_lens
+from cutaway.observe.weights import Composition, Copying, composition, copying, ov, qk, virtual
 
 __all__ = [
     "AttentionTo",
     "Attribution",
     "AttributionError",
+    "Composition",
+    "Copying",
+    "Factored",
     "Lens",
     "Patterns",
+    "WeightsError",
     "attention_patterns",
     "attention_to",
     "attribute",
+    "composition",
+    "copying",
     "logit_lens",
+    "ov",
+    "qk",
+    "virtual",
 ]
