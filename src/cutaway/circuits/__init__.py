@@ -8,9 +8,13 @@ from cutaway.circuits.discovery import METHODS, RANKED_BY, discover
 from cutaway.circuits.evaluate import evaluate
 from cutaway.circuits.evaluation import Check, Evaluation
 from cutaway.circuits.faithfulness import SIZES, Curve, NoEffectError, Ratio, curve
+from cutaway.circuits.features import Case, Feature
 from cutaway.circuits.graph import CircuitError, Edge, Granularity, Graph, Reader, Writer
+from cutaway.circuits.hypotheses import Hypothesis, Node
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.scores import EdgeScores
+from cutaway.circuits.scrubbed import Scrubbed
+from cutaway.circuits.scrubbing import scrub
 from cutaway.circuits.significance import Test
 from cutaway.circuits.smallest import smallest
 from cutaway.circuits.stability import Stability, rediscovery, stability
@@ -21,6 +25,7 @@ __all__ = [
     "RANKED_BY",
     "SIZES",
     "Ablation",
+    "Case",
     "Check",
     "Circuit",
     "CircuitError",
@@ -30,13 +35,17 @@ __all__ = [
     "Edge",
     "EdgeScores",
     "Evaluation",
+    "Feature",
     "Granularity",
     "Graph",
+    "Hypothesis",
     "Masked",
     "NoEffectError",
+    "Node",
     "Ratio",
     "Reader",
     "Replacement",
+    "Scrubbed",
     "Stability",
     "Test",
     "Writer",
@@ -48,6 +57,7 @@ __all__ = [
     "evaluate",
     "greedy",
     "rediscovery",
+    "scrub",
     "smallest",
     "stability",
     "threshold",
