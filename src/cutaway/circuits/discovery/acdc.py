@@ -22,6 +22,7 @@ pass is taken up at the reader's layer, since all readers before it are still on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,17 +42,11 @@ def acdc(setting: Setting, *, threshold: float = 0.01) -> np.ndarray:
         raise CircuitError(f"ACDC's threshold must be above 0; found {threshold!r}.")
     graph = setting.graph
     search = _Search(setting, threshold)
-    damage = np.zeros(graph.valid.shape)
     total = len(graph.readers)
     for done, row in enumerate(reversed(range(total)), start=1):
-        reader = graph.readers[row]
-        leads = reader.layer is None or search.kept[:, led_to(graph, reader)].any()
-        if leads:
-            search.reader(row, damage)
-        else:
-            search.kept[row] = False
+        search.take(setting.kept(f"reader {row}", lambda row=row: search.reader(row)), row)
         setting.done(done, total)
-    return damage[graph.valid]
+    return search.damage[graph.valid]
 
 
 @dataclass
@@ -63,14 +58,29 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.kept = self.setting.graph.valid.copy()
+        self.damage = np.zeros(self.kept.shape)
         batches = list(self.setting.batches())
         self.batches: list[Batch] = batches
         self.sign = 1.0 if self.setting.metric.needs_reference else -1.0
         self.loss = self.sign * float(np.concatenate([b.ends[0] for b in batches]).mean())
         self.length = 4
 
-    def reader(self, row: int, damage: np.ndarray) -> None:
-        """Decide every edge into one reader."""
+    def reader(self, row: int) -> dict[str, np.ndarray]:
+        """Decide every edge into one reader: the state after it."""
+        graph, reader = self.setting.graph, self.setting.graph.readers[row]
+        if reader.layer is None or self.kept[:, led_to(graph, reader)].any():
+            self._decide(row)
+        else:
+            self.kept[row] = False
+        numbers = np.array([self.loss, self.length])
+        return {"kept": self.kept[row], "damage": self.damage[row], "numbers": numbers}
+
+    def take(self, state: Mapping[str, np.ndarray], row: int) -> None:
+        """Go on from the state after a reader, as `reader` gave it."""
+        self.kept[row], self.damage[row] = state["kept"], state["damage"]
+        self.loss, self.length = float(state["numbers"][0]), int(state["numbers"][1])
+
+    def _decide(self, row: int) -> None:
         columns = list(reversed(range(int(self.setting.graph.reach[row]))))
         while columns:
             chain = columns[: self.length]
@@ -80,8 +90,8 @@ class _Search:
             held = 0
             for column, loss in zip(chain, self._losses(masks, row), strict=True):
                 held += 1
-                damage[row, column] = loss - self.loss
-                if damage[row, column] >= self.threshold:
+                self.damage[row, column] = loss - self.loss
+                if self.damage[row, column] >= self.threshold:
                     break
                 self.kept[row, column] = False
                 self.loss = loss

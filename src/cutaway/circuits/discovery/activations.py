@@ -19,12 +19,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cutaway.circuits.attribution import Attribution, Slopes
 from cutaway.circuits.batch import Batch
 from cutaway.circuits.discovery.eap_ig import INPUT, Between, check_steps, middles
-from cutaway.circuits.discovery.setting import Setting
+from cutaway.circuits.discovery.setting import Setting, Step
 from cutaway.circuits.graph import Graph
 from cutaway.model.sites import Site
 
@@ -32,20 +33,18 @@ from cutaway.model.sites import Site
 def eap_ig_activations(setting: Setting, *, steps: int = 5) -> np.ndarray:
     """(edge, example)."""
     check_steps(steps)
-    attribution, found, done = Attribution(setting.on), list[np.ndarray](), 0
-    total = setting.n_batches * steps * (2 * setting.graph.n_layers + 1)
-    for batch in setting.batches():
-        scores: Tensor | None = None
+    attribution = Attribution(setting.on)
+
+    def scores(batch: Batch, step: Step) -> Tensor:
+        total = torch.zeros((), device=setting.on.model.device)
         for site, columns, replaced, clean in parts(setting.graph, batch):
             for point in middles(steps):
                 slopes = Slopes(batch, taps=[Between(site, replaced, clean, point)])
-                part = attribution.scores(batch, slopes, columns) / steps
-                scores = part if scores is None else scores + part
-                done += 1
-                setting.done(done, total)
-        assert scores is not None
-        found.append(setting.edges(scores))
-    return np.concatenate(found, axis=1)
+                total = total + attribution.scores(batch, slopes, columns) / steps
+                step()
+        return total
+
+    return setting.over_batches(scores, steps * (2 * setting.graph.n_layers + 1))
 
 
 def parts(graph: Graph, batch: Batch) -> Iterator[tuple[Site, slice, Tensor, Tensor]]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cutaway.circuits.discovery.setting import Setting
+from cutaway.circuits.batch import Batch
+from cutaway.circuits.discovery.setting import Setting, Step
 
 
 def random(setting: Setting) -> np.ndarray:
@@ -22,14 +23,13 @@ def random(setting: Setting) -> np.ndarray:
 
 def magnitude(setting: Setting) -> np.ndarray:
     """(edge, example)."""
-    found: list[np.ndarray] = []
-    for done, batch in enumerate(setting.batches(), start=1):
+
+    def scores(batch: Batch, _: Step) -> torch.Tensor:
         real = batch.tokens.mask[:, batch.start :, None]
         norms: list[torch.Tensor] = []
         for change in batch.changes(batch.start):
             with torch.no_grad():
                 norms.append((change.linear() * real).float().flatten(2).norm(dim=2))
-        writers = torch.cat(norms).T[:, None].expand(-1, len(setting.graph.readers), -1)
-        found.append(setting.edges(writers))
-        setting.done(done, setting.n_batches)
-    return np.concatenate(found, axis=1)
+        return torch.cat(norms).T[:, None].expand(-1, len(setting.graph.readers), -1)
+
+    return setting.over_batches(scores)

@@ -8,9 +8,11 @@ prompts' gradients, it serves the counterfactual ablation alone.
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from cutaway.circuits.attribution import Attribution, Slopes
-from cutaway.circuits.discovery.setting import Setting
+from cutaway.circuits.batch import Batch
+from cutaway.circuits.discovery.setting import Setting, Step
 from cutaway.circuits.graph import CircuitError
 
 
@@ -21,10 +23,10 @@ def clean_corrupt(setting: Setting) -> np.ndarray:
             "The method 'clean-corrupt' takes gradients at the corrupt prompts, and serves the "
             f"ablation 'counterfactual' alone; found {setting.replacement.ablation!r}."
         )
-    attribution, found = Attribution(setting.on), list[np.ndarray]()
-    for done, batch in enumerate(setting.batches(), start=1):
-        total = attribution.scores(batch, Slopes(batch))
-        total = total + attribution.scores(batch, Slopes(batch, batch.rows.corrupt))
-        found.append(setting.edges(total / 2))
-        setting.done(done, setting.n_batches)
-    return np.concatenate(found, axis=1)
+    attribution = Attribution(setting.on)
+
+    def scores(batch: Batch, _: Step) -> Tensor:
+        at_clean = attribution.scores(batch, Slopes(batch))
+        return (at_clean + attribution.scores(batch, Slopes(batch, batch.rows.corrupt))) / 2
+
+    return setting.over_batches(scores)

@@ -20,7 +20,10 @@ Each is one file of this package, and its module docstring is its algorithm.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -47,6 +50,7 @@ from cutaway.circuits.written import Replacement
 from cutaway.measure.batches import Progress, batch_size_for
 from cutaway.measure.result import provenance
 from cutaway.model.model import Model
+from cutaway.patch.journal import Journal
 
 METHODS: MappingProxyType[str, Callable[..., np.ndarray]] = MappingProxyType(
     {
@@ -102,6 +106,7 @@ def discover(
     batch_size: int | None = None,
     memory: int | None = None,
     seed: int = 0,
+    journal: str | Path | None = None,
     progress: Progress | None = None,
     **options: object,
 ) -> EdgeScores:
@@ -110,10 +115,13 @@ def discover(
     `method` and `ablation` are explained in this module's table and in `written`'s; `metric` is the
     behaviour's own when not given (for ACDC and learned masks it is `kl`). `memory` bounds, in
     bytes, what is held above the model and its plain passes. `options` are the method's own, such
-    as `steps`. A `Masked` model can be given, to be prepared once for several calls. `progress` is
+    as `steps`. A `Masked` model can be given, to be prepared once for several calls. What is
+    finished is kept in the file `journal`, and a later call with the same arguments goes on from
+    there, to the same numbers bit for bit; delete it once the scores are saved. `progress` is
     called with the steps done and their total.
 
-    Raises `CircuitError` for what does not exist or does not fit together.
+    Raises `CircuitError` for what does not exist or does not fit together, and `JournalError` for
+    a journal of other work, or one that another process is at work on.
     """
     found = _method(method, options)
     chosen = checked_metric(behaviour, _OWN_METRIC.get(method) if metric is None else metric)
@@ -127,23 +135,45 @@ def discover(
             "The metric 'accuracy' counts and has no gradient; use another metric, or 'exact'."
         )
     on = model if isinstance(model, Masked) else Masked(model, memory=memory)
-    size, n = batch_size_for(on.model, behaviour, batch_size), len(behaviour)
-    setting = Setting(
-        on=on, behaviour=behaviour, metric=chosen, batch_size=size, seed=seed, progress=progress,
-        replacement=Replacement(on.model, behaviour, ablation, seed=seed, batch_size=size),
-        ends=(np.empty(n), np.empty(n)),
-    )  # fmt: skip
-    values = found(setting, **options)
     settings = {"method": method, "ablation": ablation, "metric": chosen.name, "seed": seed}
-    names = [str(edge) for edge in on.graph.edges]
-    dims = ("edge", "example")[: values.ndim]
+    origin = provenance(on.model, behaviour, settings | options)
+    size = batch_size_for(on.model, behaviour, batch_size)
+    with nullcontext() if journal is None else _opened(journal, origin, on, chosen) as kept:
+        if kept is not None:
+            on, size = _as_begun(kept, on, size)
+        setting = Setting(
+            on=on, behaviour=behaviour, metric=chosen, batch_size=size, seed=seed,
+            progress=progress, journal=kept,
+            replacement=Replacement(on.model, behaviour, ablation, seed=seed, batch_size=size),
+            ends=(np.empty(len(behaviour)), np.empty(len(behaviour))),
+        )  # fmt: skip
+        values = found(setting, **options)
     return EdgeScores(
-        values=xr.DataArray(values, {"edge": names}, dims, "score"),
+        values=xr.DataArray(
+            values, {"edge": [str(edge) for edge in on.graph.edges]},
+            ("edge", "example")[: values.ndim], "score",
+        ),
         clean=xr.DataArray(setting.ends[0], dims="example", name=chosen.name),
         ablated=xr.DataArray(setting.ends[1], dims="example", name=chosen.name),
-        graph=on.graph, method=method, metric=chosen.name, ablation=ablation,
-        provenance=provenance(on.model, behaviour, settings | options),
+        graph=on.graph, method=method, metric=chosen.name, ablation=ablation, provenance=origin,
     )  # fmt: skip
+
+
+def _opened(path: str | Path, origin: Mapping[str, object], on: Masked, metric: Metric) -> Journal:
+    """The journal of this very work."""
+    if METRICS.get(metric.name) is not metric:
+        raise CircuitError(
+            f"A journal cannot tell one metric {metric.name!r} of your own from another, so it "
+            "could go on from other numbers; leave the journal out, or use a built-in metric."
+        )
+    return Journal(path, {**origin, "graph": asdict(on.graph)})
+
+
+def _as_begun(journal: Journal, on: Masked, size: int) -> tuple[Masked, int]:
+    """The limits under which the work was begun: they decide what is computed together."""
+    memory = int(journal.settle("memory", on.memory))
+    begun = on if memory == on.memory else Masked(on.model, memory=memory)
+    return begun, int(journal.settle("batch_size", size))
 
 
 def checked_metric(behaviour: Behaviour, metric: str | Metric | None) -> Metric:

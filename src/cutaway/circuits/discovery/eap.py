@@ -20,8 +20,5 @@ from cutaway.circuits.discovery.setting import Setting
 
 def eap(setting: Setting) -> np.ndarray:
     """(edge, example)."""
-    attribution, found = Attribution(setting.on), list[np.ndarray]()
-    for done, batch in enumerate(setting.batches(), start=1):
-        found.append(setting.edges(attribution.scores(batch, Slopes(batch))))
-        setting.done(done, setting.n_batches)
-    return np.concatenate(found, axis=1)
+    attribution = Attribution(setting.on)
+    return setting.over_batches(lambda batch, _: attribution.scores(batch, Slopes(batch)))

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from cutaway.circuits.attribution import Attribution, Slopes
-from cutaway.circuits.discovery.setting import Setting
+from cutaway.circuits.batch import Batch
+from cutaway.circuits.discovery.setting import Setting, Step
 from cutaway.circuits.graph import CircuitError
 from cutaway.model.ports import Passing
 from cutaway.model.sites import Site
@@ -41,18 +42,18 @@ def eap_ig(setting: Setting, *, steps: int = 5) -> np.ndarray:
             "leads to, so there is no path from it; use counterfactual or resample, or the method "
             "'eap-ig-activations'."
         )
-    attribution, found, done = Attribution(setting.on), list[np.ndarray](), 0
-    for batch in setting.batches():
-        total: Tensor | None = None
+    attribution = Attribution(setting.on)
+
+    def scores(batch: Batch, step: Step) -> Tensor:
+        total = torch.zeros((), device=setting.on.model.device)
         for point in middles(steps):
             tap = Between(INPUT, batch.replacement.input, batch.clean.input, point)
             part = attribution.scores(batch, Slopes(batch, taps=[tap])) / steps
-            total = part if total is None else total + part
-            done += 1
-            setting.done(done, setting.n_batches * steps)
-        assert total is not None
-        found.append(setting.edges(total))
-    return np.concatenate(found, axis=1)
+            total = part + total
+            step()
+        return total
+
+    return setting.over_batches(scores, steps)
 
 
 def check_steps(steps: int) -> None:

@@ -22,22 +22,28 @@ from cutaway.circuits.discovery.setting import Setting
 
 def exact(setting: Setting) -> np.ndarray:
     """(edge, example)."""
-    graph, found, done = setting.graph, list[np.ndarray](), 0
-    total = setting.n_batches * len(graph.readers)
-    for batch in setting.batches():
+    graph, found = setting.graph, list[np.ndarray]()
+    many = len(graph.readers)
+    for number, batch in enumerate(setting.batches()):
         rows: list[np.ndarray] = []
-        for row in range(len(graph.readers) - 1):
-            kept = torch.as_tensor(graph.valid, dtype=torch.float32).repeat(graph.reach[row], 1, 1)
-            edge = torch.arange(int(graph.reach[row]))
-            kept[edge, row, edge] = 0
-            rows.append(batch.ends[0] - batch.values(kept, graph.readers[row].layer))
-            done += 1
-            setting.done(done, total)
-        rows.append(batch.ends[0] - _without_each_into_the_logits(batch))
-        done += 1
-        setting.done(done, total)
+        for row in range(many):
+            key = f"examples from {batch.where.start}, reader {row}"
+            part = setting.kept(key, lambda b=batch, row=row: {"scores": _of_reader(b, row)})
+            rows.append(part["scores"])
+            setting.done(number * many + row + 1, setting.n_batches * many)
         found.append(np.concatenate(rows))
     return np.concatenate(found, axis=1)
+
+
+def _of_reader(batch: Batch, row: int) -> np.ndarray:
+    """(writer, row): what each edge into one reader is worth."""
+    graph = batch.on.graph
+    if row == len(graph.readers) - 1:
+        return batch.ends[0] - _without_each_into_the_logits(batch)
+    kept = torch.as_tensor(graph.valid, dtype=torch.float32).repeat(int(graph.reach[row]), 1, 1)
+    edge = torch.arange(int(graph.reach[row]))
+    kept[edge, row, edge] = 0
+    return batch.ends[0] - batch.values(kept, graph.readers[row].layer)
 
 
 def _without_each_into_the_logits(batch: Batch) -> np.ndarray:

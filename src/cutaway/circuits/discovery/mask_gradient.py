@@ -17,22 +17,23 @@ import torch
 
 from cutaway.circuits.batch import Batch
 from cutaway.circuits.discovery.eap_ig import check_steps, middles
-from cutaway.circuits.discovery.setting import Setting
+from cutaway.circuits.discovery.setting import Setting, Step
 
 
 def mask_gradient(setting: Setting, *, steps: int = 5) -> np.ndarray:
     """(edge, example)."""
     if steps != 0:
         check_steps(steps)
-    points, found, done = middles(steps) or [1.0], list[np.ndarray](), 0
-    for batch in setting.batches():
-        total = torch.zeros(len(batch), *setting.graph.valid.shape)
+    points = middles(steps) or [1.0]
+
+    def scores(batch: Batch, step: Step) -> torch.Tensor:
+        total = torch.zeros(())
         for point in points:
-            total += _slopes(setting, batch, point) / len(points)
-            done += 1
-            setting.done(done, setting.n_batches * len(points))
-        found.append(setting.edges(total))
-    return np.concatenate(found, axis=1)
+            total = total + _slopes(setting, batch, point) / len(points)
+            step()
+        return total
+
+    return setting.over_batches(scores, len(points))
 
 
 def _slopes(setting: Setting, batch: Batch, point: float) -> torch.Tensor:

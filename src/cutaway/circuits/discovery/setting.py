@@ -1,9 +1,15 @@
-"""What every discovery method is given."""
+"""What every discovery method is given, and where what it has finished is kept.
+
+A method goes through the examples in batches, or through its own steps. What each of them found is
+kept in the journal, where there is one, under a key of its own; a later run takes it from there.
+Nothing that is drawn depends on what was run before, so both end in the same numbers, bit for bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 import torch
@@ -16,6 +22,10 @@ from cutaway.circuits.graph import Graph
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.written import Replacement
 from cutaway.measure.batches import Progress
+from cutaway.patch.journal import Journal
+
+Step = Callable[[], None]
+"""Called when a step is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,8 @@ class Setting:
     """For everything that is drawn."""
     progress: Progress | None
     """Called with the steps done and their total."""
+    journal: Journal | None
+    """Where finished work is kept."""
     ends: tuple[np.ndarray, np.ndarray] = field(repr=False)
     """(example,) twice, filled in as batches are made: the metric with every edge on and off."""
 
@@ -58,6 +70,38 @@ class Setting:
             for kept, found in zip(self.ends, batch.ends, strict=True):
                 kept[where] = found
             yield batch
+
+    def over_batches(self, scores: Callable[[Batch, Step], Tensor], steps: int = 1) -> np.ndarray:
+        """(edge, example), from each batch's (row, reader, writer).
+
+        `scores` calls its second argument after each of its `steps` but the last.
+        """
+        found: list[np.ndarray] = []
+        total = steps * self.n_batches
+        for number, batch in enumerate(self.batches()):
+            ahead = count(number * steps + 1)
+            found.append(
+                self.kept(
+                    f"examples from {batch.where.start}",
+                    lambda batch=batch, ahead=ahead: {
+                        "scores": self.edges(scores(batch, lambda: self.done(next(ahead), total)))
+                    },
+                )["scores"]
+            )
+            self.done((number + 1) * steps, total)
+        return np.concatenate(found, axis=1)
+
+    def kept(
+        self, key: str, make: Callable[[], Mapping[str, np.ndarray]]
+    ) -> Mapping[str, np.ndarray]:
+        """What the journal has under a key, or else what is made now, and kept there."""
+        found = None if self.journal is None else self.journal.finished(key)
+        if found is not None:
+            return found
+        made = make()
+        if self.journal is not None:
+            self.journal.keep(key, made)
+        return made
 
     def done(self, steps: int, total: int) -> None:
         """Report progress."""
