@@ -12,13 +12,14 @@ from cutaway.circuits.features import Case, Feature
 from cutaway.circuits.graph import CircuitError, Edge, Granularity, Graph, Reader, Writer
 from cutaway.circuits.hypotheses import Hypothesis, Node
 from cutaway.circuits.masked import Masked
+from cutaway.circuits.optimal import optimal_constants
 from cutaway.circuits.scores import EdgeScores
 from cutaway.circuits.scrubbed import Scrubbed
 from cutaway.circuits.scrubbing import scrub
 from cutaway.circuits.significance import Test
 from cutaway.circuits.smallest import smallest
 from cutaway.circuits.stability import Stability, rediscovery, stability
-from cutaway.circuits.written import Ablation, Replacement, Written
+from cutaway.circuits.written import Ablation, Constants, Replacement, Written
 
 __all__ = [
     "METHODS",
@@ -30,6 +31,7 @@ __all__ = [
     "Circuit",
     "CircuitError",
     "Comparison",
+    "Constants",
     "Crossing",
     "Curve",
     "Edge",
@@ -56,6 +58,7 @@ __all__ = [
     "discover",
     "evaluate",
     "greedy",
+    "optimal_constants",
     "rediscovery",
     "scrub",
     "smallest",

@@ -2,6 +2,7 @@
 
 - `alike`: as many edges as the circuit has between each kind of writer and each layer's readers of
   a kind, so the same size and shape;
+- `outside`: as many edges, of those that are not the circuit's (or all of these, if fewer);
 - `inflated`: the circuit with a random path from the input to the logits added (Shi et al. 2024),
   and the same with one of the added edges knocked out again. The path is walked backwards from the
   logits, each writer as likely; a walk that adds nothing is drawn again.
@@ -36,6 +37,15 @@ def alike(circuit: Circuit, generator: np.random.Generator) -> Bool[ndarray, "re
         for chosen in generator.choice(len(pool), size=many, replace=False):
             kept[pool[chosen]] = True
     return kept
+
+
+def outside(circuit: Circuit, generator: np.random.Generator) -> Bool[ndarray, "reader writer"]:
+    """As many random edges as the circuit has, none of them its own."""
+    found = np.zeros_like(circuit.kept)
+    free = np.argwhere(circuit.graph.valid & ~circuit.kept)
+    chosen = free[generator.permutation(len(free))[: len(circuit)]]
+    found[chosen[:, 0], chosen[:, 1]] = True
+    return found
 
 
 def inflated(

@@ -32,7 +32,7 @@ from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.interval import bootstrap
 from cutaway.behaviours.metrics import Metric
 from cutaway.circuits.circuit import Circuit
-from cutaway.circuits.controls import alike, inflated
+from cutaway.circuits.controls import alike, inflated, outside
 from cutaway.circuits.discovery.discover import checked_metric
 from cutaway.circuits.evaluation import Evaluation
 from cutaway.circuits.faithfulness import Measured, Ratio, check_gap, measured
@@ -49,6 +49,7 @@ from cutaway.circuits.significance import (
     necessity,
     sufficiency,
 )
+from cutaway.circuits.written import Constants, named
 from cutaway.measure.batches import Progress
 from cutaway.measure.result import provenance
 from cutaway.model.model import Model
@@ -63,7 +64,7 @@ def evaluate(
     circuit: Circuit,
     *,
     metric: str | Metric | None = None,
-    ablation: str = "counterfactual",
+    ablation: str | Constants = "counterfactual",
     other_metrics: Sequence[str] = (),
     other_ablations: Sequence[str] = (),
     others: Mapping[str, Behaviour] | None = None,
@@ -92,21 +93,20 @@ def evaluate(
         batch_size=batch_size, seed=seed, progress=progress,
     )  # fmt: skip
     check_gap(found.clean, found.ablated, behaviour)
-    own = checked_metric(behaviour, metric)
+    own, kind = checked_metric(behaviour, metric), named(ablation)
     elsewhere: dict[str, Ratio] = {}
-    for name, kind, prompts in _elsewhere(
-        (own.name, ablation), other_metrics, other_ablations, behaviour, others or {}
-    ):
-        chosen, how = kind or (own.name, ablation)
-        again = measured(on, prompts, circuit.kept[None], ablation=how,
-                         metric=own if chosen == own.name else chosen,
+    for name, chosen, how, prompts in [
+        *_measures((own, ablation), other_metrics, other_ablations, behaviour),
+        *((name, own, ablation, prompts) for name, prompts in (others or {}).items()),
+    ]:
+        again = measured(on, prompts, circuit.kept[None], metric=chosen, ablation=how,
                          batch_size=batch_size, seed=seed)  # fmt: skip
         check_gap(again.clean, again.ablated, prompts)
         elsewhere[name] = again.ratio(0)
-    settings = {"edges": len(circuit), "ablation": ablation, "controls": controls, "sets": sets,
+    settings = {"edges": len(circuit), "ablation": kind, "controls": controls, "sets": sets,
                 "metric": own.name, "quick": quick, "seed": seed}  # fmt: skip
     return Evaluation(
-        circuit=circuit, metric=own.name, ablation=ablation, span=span,
+        circuit=circuit, metric=own.name, ablation=kind, span=span,
         values=plan.values(found), faithfulness=found.ratio(0),
         controls=tuple(found.ratio(at) for at in plan.at["random"]), others=elsewhere,
         preference=_preference(found), background=_background(found, behaviour, seed),
@@ -144,7 +144,8 @@ class _Plan:
             return
         some = sorted(generator.permutation(len(circuit))[:_MOST_EDGES])
         self.edges = [circuit.edges[at] for at in some]
-        self._add("complement", [valid & ~kept, *(valid & ~one for one in like)])
+        self._add("complement", [valid & ~kept])
+        self._add("model without others", (valid & ~outside(circuit, generator) for _ in like))
         self._add("without edge", (kept & ~circuit.graph.mask([edge]) for edge in self.edges))
         pairs = [one for _ in range(controls) if (one := inflated(circuit, generator)) is not None]
         self._add("inflated", (grown for grown, _ in pairs))
@@ -168,17 +169,17 @@ class _Plan:
         return xr.DataArray(stacked, {"mask": names}, ("mask", "example"), "metric")
 
 
-def _elsewhere(
-    own: tuple[str, str], metrics: Sequence[str], ablations: Sequence[str], behaviour: Behaviour,
-    others: Mapping[str, Behaviour],
-) -> Iterable[tuple[str, tuple[str, str] | None, Behaviour]]:  # fmt: skip
-    """What else to measure: its name, its metric and ablation (None for the own), its prompts."""
-    for name in dict.fromkeys([own[0], *metrics]):
-        for kind in dict.fromkeys([own[1], *ablations]):
-            if name in metrics or kind in ablations:
-                yield f"{name}, {kind}", (name, kind), behaviour
-    for name, prompts in others.items():
-        yield name, None, prompts
+def _measures(
+    own: tuple[Metric, str | Constants], metrics: Sequence[str], ablations: Sequence[str],
+    behaviour: Behaviour,
+) -> Iterable[tuple[str, str | Metric, str | Constants, Behaviour]]:  # fmt: skip
+    """Every other pair of a metric and an ablation: its name, the two, and the prompts."""
+    for metric in dict.fromkeys([own[0].name, *metrics]):
+        for ablation in dict.fromkeys([named(own[1]), *ablations]):
+            if metric in metrics or ablation in ablations:
+                chosen = own[0] if metric == own[0].name else metric
+                how = own[1] if ablation == named(own[1]) else ablation
+                yield f"{metric}, {ablation}", chosen, how, behaviour
 
 
 def _preference(found: Measured) -> Ratio:
@@ -211,14 +212,16 @@ def _tests(plan: _Plan, found: Measured, seed: int) -> tuple[Test, ...]:
     if "complement" not in plan.at or found.clean.size < 2:
         return ()
     model, own = found.clean, found.values[0]
-    without = plan.of(found, "complement")
-    closeness = np.abs(plan.of(found, "random") - model).mean(axis=1)
-    missed = np.abs(without - model).mean(axis=1)
+    without = plan.of(found, "complement")[0]
+
+    def far(name: str) -> Float[ndarray, " mask"]:
+        return np.abs(plan.of(found, name) - model).mean(axis=1)
+
     edges, random = _knocked(plan, found)
     return (
-        equivalence(own, model), independence(without[0], model, seed=seed),
-        minimality(edges, random), sufficiency(float(np.abs(own - model).mean()), closeness),
-        necessity(float(missed[0]), missed[1:]),
+        equivalence(own, model), independence(without, model, seed=seed),
+        minimality(edges, random), sufficiency(float(far("circuit")[0]), far("random")),
+        necessity(float(far("complement")[0]), far("model without others")),
     )  # fmt: skip
 
 

@@ -43,8 +43,9 @@ from cutaway.circuits.circuit import By, top_n
 from cutaway.circuits.discovery.discover import checked_metric
 from cutaway.circuits.graph import CircuitError
 from cutaway.circuits.masked import Masked
+from cutaway.circuits.optimal import replacement
 from cutaway.circuits.scores import EdgeScores
-from cutaway.circuits.written import Replacement
+from cutaway.circuits.written import Constants, named
 from cutaway.measure.batches import Progress, batch_size_for
 from cutaway.measure.result import Result, provenance
 from cutaway.model.model import Model
@@ -155,7 +156,7 @@ def curve(
     sizes: Sequence[float] = SIZES,
     by: By = "magnitude",
     metric: str | Metric | None = None,
-    ablation: str | None = None,
+    ablation: str | Constants | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -181,7 +182,13 @@ def curve(
     on = model.model if isinstance(model, Masked) else model
     circuits[0].check(on)
     name = checked_metric(behaviour, chosen).name
-    settings = {"by": by, "metric": name, "ablation": kind, "scores": scores.method, "seed": seed}
+    settings = {
+        "by": by,
+        "metric": name,
+        "ablation": named(kind),
+        "scores": scores.method,
+        "seed": seed,
+    }
     return Curve(
         values=xr.DataArray(found.values, {"share": list(sizes)}, ("share", "example"), name),
         clean=xr.DataArray(found.clean, dims="example", name=name),
@@ -214,7 +221,7 @@ def measured(
     kept: Bool[ndarray, "mask reader writer"],
     *,
     metric: str | Metric | None = None,
-    ablation: str = "counterfactual",
+    ablation: str | Constants = "counterfactual",
     batch_size: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -226,13 +233,13 @@ def measured(
     on = model if isinstance(model, Masked) else Masked(model)
     chosen, n = checked_metric(behaviour, metric), len(behaviour)
     size = batch_size_for(on.model, behaviour, batch_size)
-    replacement = Replacement(on.model, behaviour, ablation, seed=seed, batch_size=size)
+    instead = replacement(on, behaviour, ablation, kept, seed=seed, batch_size=size)
     masks = torch.as_tensor(kept, dtype=torch.float32)
     values, ends = np.empty((len(masks), n)), (np.empty(n), np.empty(n))
     known, preference = answer_coefficients(behaviour), np.empty((n, n))
     for done, start in enumerate(range(0, n, size), start=1):
         where = slice(start, min(start + size, n))
-        batch = Batch(on, behaviour.rows(where), where, chosen, replacement)
+        batch = Batch(on, behaviour.rows(where), where, chosen, instead)
         values[:, where] = batch.values(masks)
         ends[0][where], ends[1][where] = batch.ends
         preference[where] = _preference(batch.on_logits(), known)

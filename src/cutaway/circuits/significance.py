@@ -18,8 +18,8 @@ Three say of an ideal circuit what must hold, so a good circuit's null is *retai
 Two compare with random circuits, and a good circuit's null is *rejected*:
 
 - **sufficiency**: C is closer to M than at least a share q of random circuits are;
-- **necessity** (their partial necessity): leaving C out moves M further than leaving out a random
-  circuit does, at least a share q of the time.
+- **necessity** (their partial necessity): leaving C out moves M further than leaving out as many
+  random edges of the others does, at least a share q of the time.
 
 And one comes before all of them, since no circuit can be one of a behaviour that is not there:
 
@@ -157,15 +157,15 @@ def sufficiency(
 ) -> Test:  # fmt: skip
     """Whether the circuit is closer to the model than random ones are; distances are given."""
     closer = int((own < random).sum())
-    return _against_random(
-        "sufficiency", closer, len(random), quantile, "is as close to the model as the circuit"
-    )
+    return _against_random("sufficiency", closer, len(random), quantile, "is as close to the model")
 
 
 def necessity(own: float, random: Float[ndarray, " draw"], *, quantile: float = QUANTILE) -> Test:
     """Whether leaving the circuit out moves the model further; distances moved are given."""
     further = int((own > random).sum())
-    return _against_random("necessity", further, len(random), quantile, "is missed as much")
+    return _against_random(
+        "necessity", further, len(random), quantile, "of others is missed as much"
+    )
 
 
 def answers(

@@ -25,6 +25,7 @@ from cutaway.circuits.faithfulness import check_gap, measured
 from cutaway.circuits.graph import CircuitError
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.scores import EdgeScores
+from cutaway.circuits.written import Constants
 from cutaway.measure.batches import Progress
 from cutaway.model.model import Model
 
@@ -43,7 +44,7 @@ def smallest(
     span: tuple[float, float] = (0.9, 1.1),
     grow: Grow = greedy,
     metric: str | Metric | None = None,
-    ablation: str | None = None,
+    ablation: str | Constants | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,

@@ -11,6 +11,7 @@ differences of what heads write.
 | `mean-by-position` | its mean over the corrupt prompts, position by position |
 | `zero` | nothing |
 | `resample` | what it writes on another pair's corrupt prompt, drawn with a seed |
+| `optimal` | the constant that loses least, learned for the circuits at hand (see `optimal`) |
 
 Counterfactual ablation is that of Syed et al. 2023 and Hanna et al. 2024; means over the corrupt
 distribution are those of Wang et al. 2022 (IOI), there by position; resampling is Chan et al. 2022.
@@ -35,7 +36,7 @@ from cutaway.model.sites import Site
 from cutaway.model.tokens import Tokens
 from cutaway.patch.sources import drawn
 
-Ablation = Literal["counterfactual", "mean", "mean-by-position", "zero", "resample"]
+Ablation = Literal["counterfactual", "mean", "mean-by-position", "zero", "resample", "optimal"]
 """What an edge carries when it is off; see the module's table."""
 
 
@@ -69,6 +70,18 @@ class Written:
         return [self.input, *(x for pair in zip(self.z, self.mlp, strict=True) for x in pair)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Constants:
+    """Constants that were learned to stand in for what is off (see `optimal`)."""
+
+    written: Written
+    """One constant per writer, for all rows and for all positions or each."""
+    loss: float
+    """What they lose on the prompts that they were learned on."""
+    mean_loss: float
+    """What the means lose there, from which they were learned."""
+
+
 def sites(model: Model) -> list[Site]:
     """The sites that a run has to keep for `written`."""
     layers = range(model.n_layers)
@@ -83,6 +96,11 @@ def written(model: Model, run: Run) -> Written:
         z=tuple(run[Site("z", layer)] for layer in layers),
         mlp=tuple(run[Site("mlp_out", layer)] for layer in layers),
     )
+
+
+def named(ablation: str | Constants) -> str:
+    """An ablation's name; that of learned constants is `optimal`."""
+    return ablation if isinstance(ablation, str) else "optimal"
 
 
 def check_ablation(ablation: str, behaviour: Behaviour) -> Ablation:
@@ -105,13 +123,21 @@ class Replacement:
     """Gives each batch of examples what its writers are replaced by."""
 
     def __init__(
-        self, model: Model, behaviour: Behaviour, ablation: str = "counterfactual", *,
-        seed: int = 0, batch_size: int = 16,
+        self, model: Model, behaviour: Behaviour,
+        ablation: str | Constants = "counterfactual", *, seed: int = 0, batch_size: int = 16,
     ) -> None:  # fmt: skip
         """Raises `CircuitError` for an ablation that these prompts cannot serve."""
         self.model, self.behaviour, self.seed = model, behaviour, seed
-        self.ablation = check_ablation(ablation, behaviour)
+        self.ablation = check_ablation(named(ablation), behaviour)
         self._everywhere: Written | None = None
+        if isinstance(ablation, Constants):
+            self._everywhere = _fitting(ablation.written, behaviour)
+        elif self.ablation == "optimal":
+            raise CircuitError(
+                "Optimal constants are learned for the circuits that are measured, and there are "
+                "none yet; learn them with optimal_constants and give these, or choose another "
+                "ablation."
+            )
         if self.ablation in ("mean", "mean-by-position"):
             self._everywhere = self._means(batch_size)
         if self.ablation == "zero":
@@ -151,6 +177,17 @@ class Replacement:
             total = one if total is None else _sum(total, one)
         assert total is not None
         return total.map(lambda x: (x / count).to(self.model.dtype))
+
+
+def _fitting(constants: Written, behaviour: Behaviour) -> Written:
+    """The constants, when they have as many positions as the prompts, or one for all."""
+    given, width = constants.input.shape[1], behaviour.clean.ids.shape[1]
+    if given not in (1, width):
+        raise CircuitError(
+            f"These constants are of {given} positions and the prompts have {width}; learn them "
+            "without by_position, or on prompts of this length."
+        )
+    return constants
 
 
 def _sum(one: Written, other: Written) -> Written:
