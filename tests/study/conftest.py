@@ -20,7 +20,8 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "small")
+    # of seed 6 because its effect is more than a hundredth, as a circuit needs
+    return save_model(tmp_path_factory.mktemp("models") / "small", seed=6)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,8 @@ def behaviour(model: Model) -> Behaviour:
 @pytest.fixture(scope="session")
 def quick() -> Settings:
     return Settings(
-        lens_examples=8, patch_examples=3, path_examples=3, heads_shown=2, attention_examples=1
+        lens_examples=8, patch_examples=3, path_examples=3, heads_shown=2, attention_examples=1,
+        controls=2,
     )  # fmt: skip
 
 

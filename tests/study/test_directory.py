@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,13 +40,17 @@ def test_another_behaviour_is_refused(begun: Study, model: Model, quick: Setting
         run(model, other, begun.directory, settings=quick)
 
 
-def test_other_settings_are_refused(
+def test_another_seed_and_other_versions_are_refused(
     begun: Study, model: Model, behaviour: Behaviour, quick: Settings
 ) -> None:
-    with pytest.raises(StudyError, match="its patch_examples is 3 and not 2"):
-        run(model, behaviour, begun.directory, settings=replace(quick, patch_examples=2))
     with pytest.raises(StudyError, match="its seed is 0 and not 1"):
         run(model, behaviour, begun.directory, settings=quick, seed=1)
+    path = begun.directory / "study.json"
+    record = json.loads(path.read_text("utf-8"))
+    record["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(record), "utf-8")
+    with pytest.raises(StudyError, match=r"made with torch 1\.0 and not .*--fresh"):
+        run(model, behaviour, begun.directory, settings=quick)
 
 
 def test_fresh_keeps_the_old_study_aside(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ import xarray as xr
 from cutaway.behaviours import Behaviour
 from cutaway.model import Model
 from cutaway.study import PLAN, Settings, Study, run
-from cutaway.study.stage import Silent
+from cutaway.study.stage import Inputs, Silent
 
-AFTER = ("patching", "estimates", "paths", "attention", "report")
+AFTER = tuple(PLAN)[tuple(PLAN).index("patching") :]
 """What is left to do when patching did not finish."""
 
 
@@ -209,4 +210,45 @@ def test_stages_can_be_run_in_part(
     assert part.computed == ("patching", "attention")
     assert not (out / "report.html").exists()
     rest = run(model, behaviour, out, settings=quick)
-    assert rest.computed == ("blackbox", "lens", "attribution", "estimates", "paths", "report")
+    assert rest.computed == tuple(name for name in PLAN if name not in part.computed)
+
+
+def test_other_settings_make_only_what_reads_them_again(
+    finished: Path, model: Model, behaviour: Behaviour, quick: Settings
+) -> None:
+    watched, before = Watched(), stamps(finished)
+    changed = replace(quick, controls=3)
+    again = run(model, behaviour, finished, settings=changed, progress=watched)
+    assert again.computed == ("evaluation", "report")
+    assert "its controls is 2 and not 3" in watched.notes[0]
+    assert len(again.evaluation.circuit.controls) == 3
+    assert again.manifest.settings["controls"] == 3
+    same = {name for name, stamp in stamps(finished).items() if before[name] == stamp}
+    assert set(before) - same == {"evaluation.circuit.nc", "evaluation.sizes.nc", "report.html"}
+    assert run(model, behaviour, finished, settings=changed).computed == ()
+
+
+def test_a_stage_reads_no_setting_that_it_does_not_name(
+    model: Model, behaviour: Behaviour, quick: Settings, whole: Study
+) -> None:
+    read: set[str] = set()
+
+    class Noting(Settings):
+        def __getattribute__(self, name: str) -> object:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    settings = Noting(**vars(quick))
+    origin = {name: getattr(whole.manifest, name) for name in
+              ("versions", "model", "behaviour", "settings", "command", "python")}  # fmt: skip
+    for stage in PLAN.values():
+        read.clear()
+        needed = tuple(whole.results[name] for name in stage.needs)
+        stage.compute(
+            Inputs(
+                model=model, behaviour=behaviour, settings=settings, results=needed,
+                origin=origin, tick=lambda _done, _of: None,
+            )
+        )  # fmt: skip
+        asked = read & {field.name for field in fields(Settings)}
+        assert asked <= {"seed", *stage.reads}, stage.name

@@ -2,29 +2,36 @@
 
 from cutaway.study.attention import Attention
 from cutaway.study.blackbox import BlackBox
+from cutaway.study.discovery import Discovered
 from cutaway.study.estimates import Estimated
+from cutaway.study.evaluation import Evaluated
 from cutaway.study.lens import Lenses
 from cutaway.study.manifest import Manifest, StageRecord
 from cutaway.study.patching import Patching
 from cutaway.study.paths import Paths
 from cutaway.study.plan import PLAN
+from cutaway.study.roles import Roles
 from cutaway.study.runner import run
 from cutaway.study.settings import Settings
-from cutaway.study.stage import Inputs, Progress, Stage
+from cutaway.study.stage import Inputs, Progress, Skipped, Stage
 from cutaway.study.study import Study
 
 __all__ = [
     "PLAN",
     "Attention",
     "BlackBox",
+    "Discovered",
     "Estimated",
+    "Evaluated",
     "Inputs",
     "Lenses",
     "Manifest",
     "Patching",
     "Paths",
     "Progress",
+    "Roles",
     "Settings",
+    "Skipped",
     "Stage",
     "StageRecord",
     "Study",

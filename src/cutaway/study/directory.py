@@ -79,6 +79,6 @@ def put_aside(path: Path) -> Path:
 
 
 def clear_parts(directory: Path) -> None:
-    """Remove the half-written files that a kill left (`.name.part`)."""
+    """Remove the half-written files that a kill left."""
     for part in directory.glob(".*.part*"):
         part.unlink(missing_ok=True)

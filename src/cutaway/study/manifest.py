@@ -1,6 +1,7 @@
 """`study.json`: what a study is, how far it is, and which files hold it.
 
-A study is its model (fingerprint), its behaviour (fingerprint) and its settings. The manifest is
+A study is its model (fingerprint), its behaviour (fingerprint), its seed and the versions of what
+computes it; other settings may change, and then what reads them is computed again. The manifest is
 written before the first stage and again, whole, whenever a stage changes its status.
 """
 
@@ -26,7 +27,7 @@ from cutaway.study.settings import Settings
 FORMAT = 1
 _PACKAGES = ("torch", "transformers", "numpy", "xarray")
 
-Status = Literal["running", "done", "interrupted", "failed"]
+Status = Literal["running", "done", "skipped", "interrupted", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,8 @@ class StageRecord:
     """How one stage stands."""
 
     status: Status
-    """Only "done" counts; a stage that was killed stays "running" and is computed again."""
+    """Only "done" and "skipped" count; a stage that was killed stays "running" and is computed
+    again."""
     inputs: str
     """The fingerprint of what it was computed from."""
     started: str
@@ -44,7 +46,7 @@ class StageRecord:
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     """Its files, relative to the study's directory, each with the hash (SHA-256) of its bytes."""
     message: str = ""
-    """Why it failed."""
+    """Why it failed, or was skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,17 @@ class Manifest:
             )
             if mine["fingerprint"] != yours["fingerprint"]
         ]
-        return found + [
+        versions = [
+            f"it was made with {name} {value} and not {other.versions.get(name, 'none')}"
+            for name, value in self.versions.items()
+            if value != other.versions.get(name)
+        ]
+        seeds = [each for each in self.other_settings(other) if each.startswith("its seed ")]
+        return found + versions + seeds
+
+    def other_settings(self, other: Manifest) -> list[str]:
+        """Which settings differ, in words; new ones that an older study lacks do not count."""
+        return [
             f"its {name} is {value} and not {other.settings.get(name)}"
             for name, value in self.settings.items()
             if value != other.settings.get(name)

@@ -1,12 +1,13 @@
 """The plan: every stage by name, in the order in which they run.
 
-A stage is added here and nowhere else: give its name, the stages whose results it reads, and the
-function from `Inputs` to its result.
+A stage is added here and nowhere else: give its name, the stages whose results it reads, the
+settings it reads, and the function from `Inputs` to its result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -14,9 +15,21 @@ from typing import Any
 
 from cutaway.errors import StudyError
 from cutaway.observe import Attribution
-from cutaway.study import attention, attribution, blackbox, estimates, lens, patching, paths
+from cutaway.study import (
+    attention,
+    attribution,
+    blackbox,
+    discovery,
+    estimates,
+    evaluation,
+    lens,
+    patching,
+    paths,
+    roles,
+)
 from cutaway.study.report import assemble
 from cutaway.study.saving import load_parts, replace_file, save_parts, sha256
+from cutaway.study.settings import Settings
 from cutaway.study.stage import Inputs, Stage
 from cutaway.views import Report, write
 
@@ -28,13 +41,16 @@ def _stage(
     title: str,
     compute: Callable[[Inputs], Any],
     result: type[Any],
+    *,
     needs: Sequence[str] = (),
+    reads: Sequence[str] = (),
 ) -> Stage:
     """A stage whose result is a `Result` or a dataclass of several."""
     return Stage(
         name=name,
         title=title,
         needs=tuple(needs),
+        reads=tuple(reads),
         compute=compute,
         save=partial(save_parts, name),
         load=partial(load_parts, name, result),
@@ -51,25 +67,56 @@ def _load_report(directory: Path) -> Path:
     return directory / REPORT
 
 
-_STAGES = (
+_MEASURED = (
     _stage("blackbox", "Black box", blackbox.measure, blackbox.BlackBox),
-    _stage("lens", "Logit lens", lens.read, lens.Lenses),
-    _stage("attribution", "Direct attribution", attribution.split, Attribution),
-    _stage("patching", "Activation patching", patching.patch, patching.Patching),
-    _stage("estimates", "Attribution patching", estimates.estimate, estimates.Estimated),
-    _stage("paths", "Path patching", paths.follow, paths.Paths),
-    _stage("attention", "Attention", attention.attend, attention.Attention, ["patching"]),
+    _stage("lens", "Logit lens", lens.read, lens.Lenses, reads=["lens_examples"]),
+    _stage(
+        "attribution", "Direct attribution", attribution.split, Attribution,
+        reads=["lens_examples"],
+    ),
+    _stage(
+        "patching", "Activation patching", patching.patch, patching.Patching,
+        reads=["patch_examples"],
+    ),
+    _stage(
+        "estimates", "Attribution patching", estimates.estimate, estimates.Estimated,
+        reads=["patch_examples"],
+    ),
+    _stage(
+        "paths", "Path patching", paths.follow, paths.Paths,
+        reads=["path_examples", "heads_followed"],
+    ),
+    _stage(
+        "attention", "Attention", attention.attend, attention.Attention,
+        needs=["patching"], reads=["heads_shown", "attention_examples", "lens_examples"],
+    ),
+    _stage(
+        "roles", "Heads’ roles", roles.describe, roles.Roles,
+        needs=["estimates"], reads=["patch_examples"],
+    ),
+    _stage(
+        "discovery", "Circuit discovery", discovery.find, discovery.Discovered,
+        reads=["discovery_examples", "evaluation_examples", "kept"],
+    ),
+    _stage(
+        "evaluation", "Circuit evaluation", evaluation.judge, evaluation.Evaluated,
+        needs=["discovery"], reads=["discovery_examples", "evaluation_examples", "controls"],
+    ),
+)  # fmt: skip
+
+_STAGES = (
+    *_MEASURED,
     Stage(
         name="report",
         title="Report",
-        needs=(
-            "blackbox", "lens", "attribution", "patching", "estimates", "paths", "attention",
-        ),
+        needs=tuple(stage.name for stage in _MEASURED),
+        reads=tuple(field.name for field in fields(Settings) if field.name != "seed"),
+        alone=True,
         compute=assemble,
         save=_save_report,
         load=_load_report,
     ),
-)  # fmt: skip
+)
 
 PLAN: MappingProxyType[str, Stage] = MappingProxyType({stage.name: stage for stage in _STAGES})
 """Every stage by name, in order."""

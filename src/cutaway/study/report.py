@@ -6,7 +6,7 @@ the numbers it stands beside (`sentences`, `figures`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,21 @@ import pandas as pd
 from cutaway.behaviours import Behaviour
 from cutaway.behaviours import breakdown as break_down
 from cutaway.observe import Attribution
+from cutaway.study import circuit_sections as circuit
 from cutaway.study import figures as draw
 from cutaway.study import patching_figures as draw_patching
 from cutaway.study import patching_sentences as say_patching
 from cutaway.study import sentences as say
 from cutaway.study.attention import Attention
 from cutaway.study.blackbox import BlackBox, answer_texts
+from cutaway.study.discovery import Discovered
 from cutaway.study.estimates import Estimated
+from cutaway.study.evaluation import Evaluated
 from cutaway.study.lens import Lenses
 from cutaway.study.patching import Patching
 from cutaway.study.paths import Paths
 from cutaway.study.places import place_name, places
+from cutaway.study.roles import Roles
 from cutaway.study.settings import Settings
 from cutaway.study.stage import Inputs
 from cutaway.views import ExamplePrompt, Fact, Figure, Report, Section, Table
@@ -40,11 +44,10 @@ def assemble(inputs: Inputs) -> Report:
     along, looking = inputs.of(Paths), inputs.of(Attention)
     behaviour, origin = inputs.behaviour, inputs.origin
     name = str(origin["model"]["name"])
-    told = (box, attribution, patching, along)
     return Report(
         title=_title(behaviour),
         subtitle=f"{behaviour.name} in {name}, {len(behaviour)} prompt pairs",
-        summary=tuple(say.summary(told)),
+        summary=tuple(say.summary(inputs.results)),
         facts=facts(box, attribution, patching),
         sections=(
             the_behaviour(inputs, box),
@@ -55,6 +58,7 @@ def assemble(inputs: Inputs) -> Report:
             attribution_patching(inputs.of(Estimated), patching),
             path_patching(along),
             attention(looking),
+            *the_circuit(inputs),
         ),
         reproduce=_commands(origin),
         provenance=_provenance(origin, behaviour, inputs.settings),
@@ -266,6 +270,19 @@ def attention(found: Attention) -> Section:
         sentences=tuple(say.looks(found.to, head) for head in heads),
         figures=tuple(drawn),
     )
+
+
+def the_circuit(inputs: Inputs) -> Iterator[Section]:
+    """The circuit's sections, or why there is none."""
+    missing = inputs.skipped("discovery") or inputs.skipped("evaluation")
+    checked = None if missing else inputs.of(Evaluated)
+    if inputs.skipped("discovery") is None:
+        yield circuit.discovery(inputs.of(Discovered), inputs.settings, checked, inputs.of(Roles))
+    if missing is None:
+        yield circuit.evaluation(inputs.of(Evaluated), inputs.of(Discovered))
+    else:
+        heading = circuit.FOUND if inputs.skipped("discovery") else circuit.CHECKED
+        yield Section(heading=heading, sentences=(f"Not done: {missing.reason}",))
 
 
 def _commands(origin: Mapping[str, Any]) -> str:

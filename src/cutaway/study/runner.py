@@ -5,8 +5,10 @@
 2. Each stage's inputs get a fingerprint. A stage that is recorded as done with the same one, and
    whose files still have the recorded hashes, is kept and its files are read.
 3. Otherwise it is computed, written whole (temporary file, then rename) and recorded. A file that
-   no longer is what was recorded is first put aside.
-4. Ctrl-C, a kill or an error in the middle of a stage loses that stage and nothing before it.
+   no longer is what was recorded is first put aside. A stage that the inputs do not allow is
+   recorded as skipped with its sentence, and so is what cannot do without it.
+4. Other settings than before make those stages again that read them, and what depends on these.
+5. Ctrl-C, a kill or an error in the middle of a stage loses that stage and nothing before it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from cutaway.study.plan import chosen_stages
 from cutaway.study.reproduce import script
 from cutaway.study.saving import DamagedFileError, sha256
 from cutaway.study.settings import Settings
-from cutaway.study.stage import Inputs, Progress, Silent, Stage
+from cutaway.study.stage import Inputs, Progress, Silent, Skipped, SkippedError, Stage
 from cutaway.study.study import Study
 
 
@@ -78,11 +80,12 @@ def run(
     claim(directory)
     with alone(directory):
         clear_parts(directory)
-        work = _Work(model, behaviour, settled, directory, _continued(manifest, directory), told)
+        going_on = _continued(manifest, directory, told)
+        work = _Work(model, behaviour, settled, directory, going_on, told)
         return work.through(wanted)
 
 
-def _continued(manifest: Manifest, directory: Path) -> Manifest:
+def _continued(manifest: Manifest, directory: Path, told: Progress) -> Manifest:
     """The manifest to go on with: the saved one when it is the same study, else an error."""
     saved = Manifest.read(directory)
     if saved is None:
@@ -94,9 +97,12 @@ def _continued(manifest: Manifest, directory: Path) -> Manifest:
             f"{directory} belongs to another study: {'; '.join(differences)}. Name another "
             "directory (--out), or start afresh there (--fresh), which keeps the old study aside."
         )
-    # an earlier version's stages have other fingerprints, so the new versions are the true ones
-    # (and perhaps fewer settings, whose defaults were not refused above)
-    return replace(saved, versions=manifest.versions, settings=manifest.settings)
+    changed = saved.other_settings(manifest)
+    if not changed:
+        # perhaps with settings that are new since, at their defaults
+        return replace(saved, settings=manifest.settings)
+    told.noted(f"Other settings than before: {'; '.join(changed)}. What reads them is done again.")
+    return replace(manifest, stages=saved.stages)
 
 
 class _Work:
@@ -136,21 +142,31 @@ class _Work:
 
     def _fingerprint(self, stage: Stage) -> str:
         """Of everything that the stage's result depends on."""
+        settings = {name: self.manifest.settings[name] for name in ("seed", *stage.reads)}
         described = {
             "stage": stage.name,
             "versions": dict(self.manifest.versions),
             "model": self.manifest.model["fingerprint"],
             "device": self.manifest.model["device"],
             "behaviour": self.manifest.behaviour["fingerprint"],
-            "settings": dict(self.manifest.settings),
-            "needs": {name: dict(self.manifest.stages[name].files) for name in stage.needs},
+            "settings": settings,
+            "needs": {name: self._given(name) for name in stage.needs},
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _given(self, name: str) -> dict[str, str]:
+        """What a finished stage gives on: its files' hashes, or why it was skipped."""
+        record = self.manifest.stages[name]
+        return {"skipped": record.message} if record.status == "skipped" else dict(record.files)
 
     def _kept(self, stage: Stage, inputs: str) -> tuple[Any] | None:
         """The saved result, when it is one of these inputs and whole."""
         record = self.manifest.stages.get(stage.name)
-        if record is None or record.status != "done" or record.inputs != inputs:
+        if record is None or record.inputs != inputs:
+            return None
+        if record.status == "skipped":
+            return (Skipped(stage=stage.name, reason=record.message),)
+        if record.status != "done":
             return None
         try:
             for name, expected in record.files.items():
@@ -173,23 +189,34 @@ class _Work:
         began = time.perf_counter()
         record = StageRecord(status="running", inputs=inputs, started=now())
         with self._recorded(stage, record):
-            result = stage.compute(
-                Inputs(
-                    model=self.model,
-                    behaviour=self.behaviour,
-                    settings=self.settings,
-                    results=tuple(self.results[name] for name in stage.needs),
-                    origin=self._origin(),
-                    tick=self.progress.advanced,
-                )
-            )
-            files = stage.save(result, self.directory)
-            # what is used further on is what a later run will read
-            self.results[stage.name] = stage.load(self.directory)
+            try:
+                result = stage.compute(self._inputs(stage))
+                files = stage.save(result, self.directory)
+                # what is used further on is what a later run will read
+                self.results[stage.name] = stage.load(self.directory)
+                record = replace(record, status="done", files=files)
+            except SkippedError as error:
+                self.results[stage.name] = Skipped(stage=stage.name, reason=str(error))
+                record = replace(record, status="skipped", message=str(error))
+                self.progress.noted(f"{stage.title} is skipped: {error}")
         seconds = round(time.perf_counter() - began, 3)
-        self._record(stage.name, replace(record, status="done", seconds=seconds, files=files))
+        self._record(stage.name, replace(record, seconds=seconds))
         self.computed.append(stage.name)
         self.progress.finished(stage.name, stage.title, kept=False, seconds=seconds)
+
+    def _inputs(self, stage: Stage) -> Inputs:
+        results = tuple(self.results[name] for name in stage.needs)
+        missing = [one for one in results if isinstance(one, Skipped)]
+        if missing and not stage.alone:
+            raise SkippedError(missing[0].reason)
+        return Inputs(
+            model=self.model,
+            behaviour=self.behaviour,
+            settings=self.settings,
+            results=results,
+            origin=self._origin(),
+            tick=self.progress.advanced,
+        )
 
     def _origin(self) -> dict[str, Any]:
         """The study's provenance for results: everything in the manifest but the stages."""

@@ -1,10 +1,11 @@
 """Files that are whole or not there: how a study writes.
 
-Whatever is written goes beside its final name first (`.name.part`), is flushed to the disk and then
-moved into place, so that a kill at any moment leaves the old file or the new one.
+Whatever is written goes beside its final name first (`.name.part.nc`), is flushed to the disk and
+then moved into place, so that a kill at any moment leaves the old file or the new one.
 
 A stage's result is a `cutaway.measure.Result` and becomes `STAGE.nc`, or a dataclass of several and
-becomes `STAGE.FIELD.nc` for each; every file can be read by itself (`Effects.load(path)`).
+becomes `STAGE.FIELD.nc` for each; every file can be read by itself (`Effects.load(path)`). Fields
+that are not arrays but can save themselves too, such as a circuit, become `STAGE.FIELD.json`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,23 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Protocol, Self, get_type_hints
 
 from cutaway.errors import CutawayError, StudyError
 from cutaway.measure import Result
+
+
+class Saved(Protocol):
+    """What writes itself into one file and reads itself back."""
+
+    def save(self, path: Path, /) -> Path:
+        """Write one file."""
+        ...
+
+    @classmethod
+    def load(cls, path: Path, /) -> Self:
+        """Read what `save` wrote."""
+        ...
 
 
 class DamagedFileError(StudyError):
@@ -31,7 +45,8 @@ class DamagedFileError(StudyError):
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then move it there; nothing is left when it fails."""
-    part = path.with_name(f".{path.name}.part")
+    # formats are told by how a name ends
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         part.unlink(missing_ok=True)
         write(part)
@@ -59,7 +74,7 @@ def sha256(path: Path) -> str:
 
 
 def save_parts(stage: str, result: Any, directory: Path) -> dict[str, str]:
-    """Write a stage's result, one file per `Result` in it; gives each file's hash by its name."""
+    """Write a stage's result, one file per part of it; gives each file's hash by its name."""
     hashes: dict[str, str] = {}
     for name, part in _parts(stage, result).items():
         path = directory / name
@@ -75,19 +90,26 @@ def load_parts(stage: str, kind: type[Any], directory: Path) -> Any:
     hints = get_type_hints(kind)
     return kind(
         **{
-            field.name: _load(hints[field.name], directory / f"{stage}.{field.name}.nc")
+            field.name: _load(
+                hints[field.name], directory / _name(stage, field.name, hints[field.name])
+            )
             for field in fields(kind)
         }
     )
 
 
-def _parts(stage: str, result: Any) -> dict[str, Result]:
+def _parts(stage: str, result: Any) -> dict[str, Saved]:
     if isinstance(result, Result):
         return {f"{stage}.nc": result}
-    return {f"{stage}.{field.name}.nc": getattr(result, field.name) for field in fields(result)}
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    return {_name(stage, name, type(value)): value for name, value in values.items()}
 
 
-def _load(kind: type[Result], path: Path) -> Result:
+def _name(stage: str, field: str, kind: type[Any]) -> str:
+    return f"{stage}.{field}.{'nc' if issubclass(kind, Result) else 'json'}"
+
+
+def _load(kind: type[Saved], path: Path) -> Saved:
     try:
         return kind.load(path)
     except (CutawayError, OSError, ValueError, KeyError, TypeError) as error:

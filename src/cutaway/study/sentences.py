@@ -15,6 +15,8 @@ from jaxtyping import Float
 
 from cutaway.observe import AttentionTo, Attribution
 from cutaway.study.blackbox import BlackBox
+from cutaway.study.circuit_sentences import held_out as circuit_held_out
+from cutaway.study.evaluation import Evaluated
 from cutaway.study.lens import Lenses
 from cutaway.study.patching import Patching
 from cutaway.study.patching_sentences import main_heads, trail
@@ -240,4 +242,6 @@ def summary(results: Iterable[object]) -> list[str]:
             found.append(main_heads(result))
         elif isinstance(result, Paths):
             found.append(trail(result))
+        elif isinstance(result, Evaluated):
+            found.append(circuit_held_out(result))
     return found

@@ -26,8 +26,19 @@ class Settings:
     attention_examples: int = 3
     """On so many real examples each."""
 
+    discovery_examples: int = 64
+    """At most so many training prompts are used to find a circuit."""
+    evaluation_examples: int = 32
+    """At most so many held-out prompts are used to evaluate it."""
+    kept: float = 0.9
+    """How much of the behaviour a circuit has to keep: above 0, below 1."""
+    controls: int = 30
+    """The circuit is compared with so many random ones."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value, least = getattr(self, field.name), 0 if field.name == "seed" else 1
-            if value < least:
+            if field.name != "kept" and value < least:
                 raise StudyError(f"{field.name} must be at least {least}; found {value}.")
+        if not 0 < self.kept < 1:
+            raise StudyError(f"kept must be above 0 and below 1; found {self.kept}.")

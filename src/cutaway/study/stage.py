@@ -1,7 +1,9 @@
 """A stage: one step of the method, from typed inputs to a result that is saved.
 
-A stage names the results it needs; it is computed again exactly when the fingerprint of its inputs
-(model, behaviour, settings, the files of the results it needs) is not the one it was saved with.
+A stage names the results it needs and the settings it reads; it is computed again exactly when the
+fingerprint of its inputs (model, behaviour, these settings, the files of these results) is not the
+one it was saved with. A stage that the inputs do not allow is skipped with a sentence, and so is
+what needs it; the report says so in its place.
 """
 
 from __future__ import annotations
@@ -17,6 +19,21 @@ from cutaway.model import Model
 from cutaway.study.settings import Settings
 
 Result = TypeVar("Result")
+
+
+class SkippedError(StudyError):
+    """Raised by a stage that these inputs do not allow; its sentence is what the report says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """What stands in the place of a stage's result when the stage was skipped."""
+
+    stage: str
+    """The stage's name."""
+    reason: str
+    """Why, in one sentence."""
+
 
 Tick = Callable[[int, int], None]
 """Called as work advances, with how much is done and how much there is."""
@@ -90,6 +107,11 @@ class Inputs:
                 return result
         raise StudyError(f"This stage was not given a {kind.__name__}; list its stage in needs.")
 
+    def skipped(self, stage: str) -> Skipped | None:
+        """What stands for a needed stage that was skipped; None when it was not."""
+        found = (one for one in self.results if isinstance(one, Skipped) and one.stage == stage)
+        return next(found, None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -101,6 +123,10 @@ class Stage:
     """What a person reads while it runs."""
     needs: tuple[str, ...]
     """The stages whose results it reads."""
+    reads: tuple[str, ...]
+    """The settings it reads, besides the seed."""
+    alone: bool = False
+    """Whether it also runs when a stage that it needs was skipped."""
     compute: Callable[[Inputs], Any]
     """From inputs to result."""
     save: Callable[[Any, Path], Mapping[str, str]]

@@ -11,11 +11,15 @@ from cutaway.errors import StudyError
 from cutaway.observe import Attribution
 from cutaway.study.attention import Attention
 from cutaway.study.blackbox import BlackBox
+from cutaway.study.discovery import Discovered
 from cutaway.study.estimates import Estimated
+from cutaway.study.evaluation import Evaluated
 from cutaway.study.lens import Lenses
 from cutaway.study.manifest import Manifest
 from cutaway.study.patching import Patching
 from cutaway.study.paths import Paths
+from cutaway.study.roles import Roles
+from cutaway.study.stage import Skipped
 
 Result = TypeVar("Result")
 
@@ -29,7 +33,7 @@ class Study:
     manifest: Manifest
     """What `study.json` says."""
     results: Mapping[str, object]
-    """Each stage's result by the stage's name."""
+    """Each stage's result by the stage's name; `Skipped` for one that was skipped."""
     computed: tuple[str, ...]
     """The stages that were computed in this run; the others were kept from an earlier one."""
 
@@ -69,12 +73,29 @@ class Study:
         return self._result("attention", Attention)
 
     @property
+    def roles(self) -> Roles:
+        """What each head reads and writes."""
+        return self._result("roles", Roles)
+
+    @property
+    def discovery(self) -> Discovered:
+        """The smallest circuit that keeps the behaviour."""
+        return self._result("discovery", Discovered)
+
+    @property
+    def evaluation(self) -> Evaluated:
+        """What the circuit is worth on held-out prompts."""
+        return self._result("evaluation", Evaluated)
+
+    @property
     def report(self) -> Path:
         """The report's file."""
         return self._result("report", Path)
 
     def _result(self, stage: str, kind: type[Result]) -> Result:
         found = self.results.get(stage)
+        if isinstance(found, Skipped):
+            raise StudyError(f"The stage {stage!r} was skipped: {found.reason}")
         if not isinstance(found, kind):
             raise StudyError(
                 f"This study was run without the stage {stage!r}; run it with stages=[{stage!r}]."

@@ -1,0 +1,181 @@
+"""The report's sections about the circuit: found, evaluated."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cutaway.behaviours.metrics import METRICS
+from cutaway.circuits import Curve
+from cutaway.circuits.picture import view
+from cutaway.study import circuit_sentences as say
+from cutaway.study.discovery import Discovered
+from cutaway.study.evaluation import Evaluated
+from cutaway.study.roles import Roles
+from cutaway.study.settings import Settings
+from cutaway.study.words import percent
+from cutaway.views import (
+    Estimate,
+    Figure,
+    Reading,
+    Section,
+    Series,
+    Table,
+    bars,
+    circuit,
+    lens_curve,
+)
+from cutaway.views.text import number
+
+FOUND, CHECKED = "Which circuit does it", "How good the circuit is"
+"""The sections' headings."""
+_MOST_PLACES = 3
+_CHECKS = {
+    "prefers": "there is a behaviour: right answers are preferred",
+    "answers": "because of the prompt: not with the answers of other prompts",
+    "effect": "the corruption takes it away",
+    "faithful": "the circuit keeps it",
+    "random": "random circuits like it do not",
+}
+
+
+def discovery(
+    found: Discovered, settings: Settings, checked: Evaluated | None, roles: Roles
+) -> Section:
+    """The circuit and how it was found; drawn with the held-out faithfulness where there is one."""
+    return Section(
+        heading=FOUND,
+        sentences=(
+            "An edge leads from what one part writes to an input of a later part. EAP-IG scores "
+            f"every edge at once, from gradients on the way from corrupt to clean prompts "
+            f"({found.sizes.clean.sizes['example']} training prompts). A circuit keeps its edges; "
+            "all others carry what they carry on the corrupt prompt.",
+            say.discovered(found, settings.kept),
+            say.parts(found.circuit),
+            say.strongest_edges(found),
+        ),
+        figures=(picture(found, checked, roles),),
+    )
+
+
+def picture(found: Discovered, checked: Evaluated | None, roles: Roles) -> Figure:
+    """The circuit in its place, with what each size keeps and what each head reads and writes."""
+    size = max(1, round(float(found.sizes.values["share"][found.chosen]) * len(found.scores.graph)))
+    attends, writes = _read_and_written(roles)
+    return circuit(
+        view(
+            found.scores, found.sizes if checked is None else checked.sizes,
+            shows=say.strongest_edges(found), size=size,
+            controls=None if checked is None else {size: checked.circuit.controls},
+            attends=attends, writes=writes,
+            attends_name="attention from its place", writes_name="logits it raises most",
+            reproduce="study.discovery.scores.top(10)",
+        )
+    )  # fmt: skip
+
+
+def _read_and_written(roles: Roles) -> tuple[dict[str, list[Reading]], dict[str, list[Reading]]]:
+    """By part: the places that a head looks at from its own, and the tokens that it raises."""
+    attends: dict[str, list[Reading]] = {}
+    writes: dict[str, list[Reading]] = {}
+    places = [str(place) for place in roles.attends["position"].to_numpy()]
+    for layer, head in np.ndindex(roles.query.shape):
+        name, query = f"a{layer}.h{head}", str(roles.query.to_numpy()[layer, head])
+        weights = roles.attends.to_numpy()[layer, head]
+        order = np.argsort(-weights, kind="stable")[:_MOST_PLACES]
+        attends[name] = [
+            Reading(text=f"{query} → {places[at]}", value=float(weights[at])) for at in order
+        ]
+        pairs = zip(
+            roles.token.to_numpy()[layer, head], roles.writes.to_numpy()[layer, head], strict=True
+        )
+        writes[name] = [
+            Reading(text=str(text), value=float(value))
+            for text, value in pairs if not np.isnan(value)
+        ]  # fmt: skip
+    return attends, writes
+
+
+def evaluation(found: Evaluated, trained: Discovered) -> Section:
+    """What the circuit is worth on prompts it was not found on."""
+    told = (
+        say.held_out(found), say.other_measures(found), say.mean_ablation(found),
+        say.completeness(found), say.minimality(found),
+    )  # fmt: skip
+    return Section(
+        heading=CHECKED,
+        sentences=(
+            f"All of this is on {found.n} prompts that had no part in finding the circuit. "
+            "Faithfulness is the share of the difference between whole model and no edge at all: "
+            "1 is the model’s own behaviour.",
+            *(sentence for sentence in told if sentence),
+        ),
+        figures=(sizes(found, trained), *_needed(found)),
+        table=_measures(found),
+    )
+
+
+def sizes(found: Evaluated, trained: Discovered) -> Figure:
+    """Faithfulness against size, on training and on held-out prompts."""
+    shares = found.sizes.faithfulness["share"].to_numpy().tolist()
+    area = found.sizes.cmd
+    return lens_curve(
+        [
+            Series(name="held out", estimates=_estimates(found.sizes)),
+            Series(name="training", estimates=_estimates(trained.sizes)),
+        ],
+        [f"{number(100 * share, int(share < 0.01))} %" for share in shares],
+        title="Faithfulness of circuits by size",
+        shows=f"On held-out prompts the area between the curve and 1 (CMD) is {say.ratio(area)}; "
+        f"the circuit chosen has {percent(found.circuit.circuit.share)} of the edges.",
+        measure=f"faithfulness, {METRICS[found.circuit.metric].label}",
+        axis="share of edges",
+        reproduce="study.evaluation.sizes.faithfulness",
+    )  # fmt: skip
+
+
+def _estimates(curve: Curve) -> tuple[Estimate, ...]:
+    found = curve.faithfulness
+    ends = (found[name].to_numpy() for name in ("mean", "low", "high"))
+    return tuple(Estimate(*map(float, each)) for each in zip(*ends, strict=True))
+
+
+def _needed(found: Evaluated) -> list[Figure]:
+    """What each part's removal does to the circuit."""
+    table = found.circuit.minimality
+    if not len(table):
+        return []
+    table = table.iloc[::-1]
+    columns = {name: table[name].to_numpy() for name in ("part", "change", "low", "high")}
+    return [
+        bars(
+            [str(part) for part in columns["part"]],
+            columns["change"], columns["low"], columns["high"],
+            title="What the circuit loses without each of its parts",
+            shows=say.minimality(found),
+            measure="change, as a share of the whole effect",
+            reproduce="study.evaluation.circuit.minimality",
+        )
+    ]  # fmt: skip
+
+
+def _measures(found: Evaluated) -> Table:
+    """Every control, and the circuit under other measures."""
+    evaluation = found.circuit
+    rows = [
+        (_CHECKS[name], check.says, "holds" if check.passed else "fails")
+        for name, check in evaluation.checks.items()
+    ]
+    rows += [
+        (f"elsewhere: {name}", f"faithfulness {say.ratio(one)}", say.outcome(one))
+        for name, one in evaluation.others.items()
+    ]
+    rows += [
+        (f"{test.name} (Shi et al. 2024)", f"p = {test.p:.2g}: {test.null}",
+         "holds" if test.passed else "fails")
+        for test in evaluation.tests
+    ]  # fmt: skip
+    return Table(
+        caption="What was tried against the circuit, on held-out prompts",
+        columns=("control", "found", "outcome"),
+        rows=tuple(rows),
+    )

@@ -1,0 +1,81 @@
+"""The evaluation stage: what the circuit is worth on prompts that it was not found on.
+
+Its faithfulness beside random circuits of its size and shape, under a second metric and a second
+ablation, its completeness and minimality (`cutaway.circuits.evaluate`), and faithfulness against
+size on the same held-out prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from cutaway.behaviours import Behaviour
+from cutaway.circuits import (
+    Circuit,
+    CircuitError,
+    Curve,
+    Evaluation,
+    Masked,
+    Ratio,
+    curve,
+    evaluate,
+)
+from cutaway.circuits.faithfulness import check_gap, measured
+from cutaway.study.discovery import SHARES, Discovered, graded, sides
+from cutaway.study.stage import Inputs, SkippedError, within
+
+_OTHER_METRIC = {"logit_diff": "prob_diff"}
+_OTHER_ABLATION = "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """How far the circuit can be trusted."""
+
+    circuit: Evaluation
+    """Everything about the chosen circuit."""
+    sizes: Curve
+    """Faithfulness against size, of circuits from the same scores."""
+
+    @property
+    def n(self) -> int:
+        """The number of held-out examples."""
+        return self.sizes.clean.sizes["example"]
+
+
+def judge(inputs: Inputs) -> Evaluated:
+    """Evaluate the circuit of the discovery stage on held-out prompts."""
+    found, settings = inputs.of(Discovered), inputs.settings
+    _, rows = sides(inputs)
+    metric = graded(rows) or rows.metric
+    try:
+        on = Masked(inputs.model)
+        evaluation = evaluate(
+            on, rows, found.circuit, metric=metric, controls=settings.controls,
+            seed=settings.seed, progress=within(inputs.tick, 0, 2),
+        )  # fmt: skip
+        sizes = curve(
+            on, rows, found.scores, sizes=SHARES, seed=settings.seed,
+            progress=within(inputs.tick, 1, 2),
+        )  # fmt: skip
+    except CircuitError as error:
+        raise SkippedError(str(error)) from error
+    others = dict(_elsewhere(on, rows, found.circuit, metric, settings.seed))
+    return Evaluated(circuit=replace(evaluation, others=others), sizes=sizes)
+
+
+def _elsewhere(
+    on: Masked, rows: Behaviour, circuit: Circuit, metric: str, seed: int
+) -> Iterator[tuple[str, Ratio]]:
+    """The circuit's faithfulness by the other metric and ablation, where there is an effect."""
+    other = _OTHER_METRIC.get(metric, "logit_diff")
+    for name, ablation in (
+        (other, "counterfactual"), (metric, _OTHER_ABLATION), (other, _OTHER_ABLATION),
+    ):  # fmt: skip
+        found = measured(on, rows, circuit.kept[None], metric=name, ablation=ablation, seed=seed)
+        try:
+            check_gap(found.clean, found.ablated, rows)
+        except CircuitError:
+            continue
+        yield f"{name}, {ablation}", found.ratio(0)

@@ -1,0 +1,110 @@
+"""The circuit stages: what they choose, on which prompts, and what they say when they cannot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from cutaway.behaviours import Behaviour
+from cutaway.circuits import Curve, curve, discover
+from cutaway.errors import StudyError
+from cutaway.model import Model
+from cutaway.study import Settings, Skipped, Study, run
+from cutaway.study import circuit_sentences as say
+from cutaway.study.discovery import SHARES, sides, smallest
+from cutaway.study.stage import Inputs
+
+
+def inputs(model: Model, behaviour: Behaviour, settings: Settings) -> Inputs:
+    return Inputs(
+        model=model, behaviour=behaviour, settings=settings, results=(), origin={},
+        tick=lambda _done, _of: None,
+    )  # fmt: skip
+
+
+def sized(*each: tuple[float, float]) -> Curve:
+    """A curve with this faithfulness at each share: of two examples with these two values."""
+    shares, values = [0.1 * (1 + at) for at in range(len(each))], np.array(each)
+    return Curve(
+        values=xr.DataArray(values, {"share": shares}, ("share", "example")),
+        clean=xr.DataArray(np.ones(2), dims="example"),
+        ablated=xr.DataArray(np.zeros(2), dims="example"),
+        by="magnitude", provenance={},
+    )  # fmt: skip
+
+
+def test_the_circuit_is_found_on_training_prompts_and_checked_on_the_others(
+    whole: Study, model: Model, behaviour: Behaviour
+) -> None:
+    train, held_out = behaviour.split("train"), behaviour.split("held-out")
+    found, checked = whole.discovery, whole.evaluation
+    scores = discover(model, train, "eap-ig")
+    np.testing.assert_allclose(found.scores.values, scores.values, atol=1e-5)
+    again = curve(model, held_out, found.scores, sizes=SHARES)
+    np.testing.assert_allclose(checked.sizes.values, again.values, atol=1e-5)
+    assert checked.n == len(held_out)
+    assert checked.circuit.circuit.edges == found.circuit.edges
+
+
+def test_the_smallest_circuit_within_reach_is_chosen() -> None:
+    sizes = sized((0.2, 0.3), (1.3, 1.3), (0.95, 0.97), (1.0, 1.0), (1.0, 1.0))
+    assert smallest(sizes, 100, 0.9) == 30
+    assert smallest(sizes, 100, 0.99) == 40
+    assert smallest(sizes, 100, 0.6) == 20
+
+
+def test_without_any_that_keeps_it_the_largest_below_the_whole_is_taken() -> None:
+    sizes = sized((0.2, 0.3), (0.5, 0.5), (1.0, 1.0))
+    assert smallest(sizes, 100, 0.9) == 20
+
+
+def test_a_faithful_mean_with_a_wide_interval_is_not_enough() -> None:
+    sizes = sized((0.5, 1.5), (0.5, 0.5), (1.0, 1.0))
+    assert smallest(sizes, 100, 0.9) == 20
+
+
+def test_prompts_are_split_where_none_are_held_out(
+    model: Model, behaviour: Behaviour, quick: Settings
+) -> None:
+    one_side = replace(behaviour, held_out=(False,) * len(behaviour))
+    train, rest = sides(inputs(model, one_side, quick))
+    assert sorted(train.clean_texts + rest.clean_texts) == sorted(behaviour.clean_texts)
+    assert not set(train.clean_texts) & set(rest.clean_texts)
+    few = replace(quick, discovery_examples=2, evaluation_examples=1)
+    assert [len(side) for side in sides(inputs(model, one_side, few))] == [2, 1]
+    single = behaviour.rows([0])
+    assert sides(inputs(model, single, quick)) == (single, single)
+
+
+def test_the_page_says_what_the_circuit_keeps(whole: Study) -> None:
+    page = unescape(whole.report.read_text("utf-8"))
+    found, checked = whole.discovery, whole.evaluation
+    assert say.discovered(found, 0.9) in page
+    assert say.held_out(checked) in page
+    assert say.ratio(checked.circuit.faithfulness) in say.held_out(checked)
+    assert f"{len(found.circuit)} of {len(found.circuit.graph)} edges" in page
+    for check in checked.circuit.checks.values():
+        assert check.says in page
+
+
+def test_what_cannot_have_a_circuit_is_skipped_with_its_reason(
+    model: Model, behaviour: Behaviour, quick: Settings, tmp_path: Path
+) -> None:
+    same = replace(behaviour, corrupt=behaviour.clean.rows(range(len(behaviour))))
+    wanted = ["evaluation", "report"]
+    found = run(model, same, tmp_path / "study", settings=quick, stages=wanted)
+    skipped = found.results["discovery"]
+    assert isinstance(skipped, Skipped)
+    assert "total effect of about zero" in skipped.reason
+    assert found.manifest.stages["evaluation"].status == "skipped"
+    assert f"Not done: {skipped.reason}" in unescape(found.report.read_text("utf-8"))
+    with pytest.raises(StudyError, match="'discovery' was skipped: The behaviour"):
+        _ = found.discovery
+    again = run(model, same, tmp_path / "study", settings=quick, stages=wanted)
+    assert again.computed == ()
+    assert again.results["evaluation"] == replace(skipped, stage="evaluation")
