@@ -1,0 +1,94 @@
+"""Where there is nothing to be found nothing passes, and where there is a circuit it does."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from cutaway.ground_truth import GroundTruthError, identity, known, nulls
+from cutaway.organisms import NULLS, OrganismError, null, trained
+from cutaway.patch.journal import Journal
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("kind", NULLS)
+def test_a_null_case_is_drawn_by_its_seed(kind: str) -> None:
+    one, again, other = (null(kind, "sort", n=8, seed=seed) for seed in (3, 3, 4))
+    assert one.edges == ()
+    assert one.behaviour.fingerprint == again.behaviour.fingerprint
+    assert one.model.fingerprint == again.model.fingerprint
+    assert one.behaviour.fingerprint != other.behaviour.fingerprint
+
+
+def test_an_untrained_model_is_a_trained_one_s_size_and_knows_nothing() -> None:
+    made, learnt = null("untrained", "induction", n=60), trained("induction", n=60)
+    sizes = [sum(w.numel() for w in one.model.hf.parameters()) for one in (made, learnt)]
+    assert sizes[0] == sizes[1]
+    right = [
+        float(
+            (
+                one.behaviour.end_logits(one.model.run(one.behaviour.clean).logits).argmax(-1)
+                == torch.tensor([ids[0] for ids in one.behaviour.answers])
+            )
+            .float()
+            .mean()
+        )
+        for one in (made, learnt)
+    ]
+    assert right[0] < 0.5 < 0.99 < right[1]
+
+
+def test_shuffling_moves_answers_and_partners_and_nothing_else() -> None:
+    plain = trained("reverse", n=30, seed=5).behaviour
+    answers = null("shuffled-answers", "reverse", n=30, seed=5).behaviour
+    pairs = null("shuffled-pairs", "reverse", n=30, seed=5).behaviour
+    assert answers.clean_texts == pairs.clean_texts == plain.clean_texts
+    assert answers.corrupt_texts == plain.corrupt_texts != pairs.corrupt_texts
+    assert Counter(pairs.corrupt_texts) == Counter(plain.corrupt_texts)
+    both = zip(plain.answers, plain.wrong_answers, strict=True)
+    moved = zip(answers.answers, answers.wrong_answers, strict=True)
+    assert answers.answers != plain.answers
+    assert Counter(moved) == Counter(both)
+    assert torch.equal(pairs.corrupt.mask, pairs.clean.mask)
+
+
+def test_no_circuit_passes_in_null_cases() -> None:
+    found = list(nulls(12, ["eap", "eap-ig"], examples=30))
+    assert len(found) == 24
+    assert {report.kind for report in found} == set(NULLS)
+    assert not [report for report in found if report.passed]
+
+
+def test_true_circuits_pass_and_chance_does_not() -> None:
+    """Else nothing passing in null cases would say nothing."""
+    models = ["histogram", "induction", "reverse-trained", "fraction-trained"]
+    found = list(known(models, ["eap-ig", "random"], examples=50))
+    assert [report.passed for report in found if report.method == "eap-ig"] == [True] * 4
+    assert not any(report.passed for report in found if report.method == "random")
+    assert all(report.edges < 20 for report in found if report.method == "eap-ig")
+
+
+def test_reports_are_kept(tmp_path: Path) -> None:
+    whose = identity(examples=8, seed=0)
+    with Journal.beside(tmp_path / "out.json", whose) as journal:
+        first = list(nulls(2, ["eap"], examples=8, journal=journal))
+    with Journal.beside(tmp_path / "out.json", whose) as journal:
+        assert journal.resumed == 2
+        again = list(nulls(2, ["eap"], examples=8, journal=journal))
+        assert journal.count == 2
+    assert again == first
+
+
+def test_bad_input_is_refused_in_a_sentence() -> None:
+    with pytest.raises(OrganismError, match=r"no null case 'shuffled'; choose one of untrained"):
+        null("shuffled", "sort")
+    with pytest.raises(OrganismError, match=r"no constructed model 'srot'"):
+        null("untrained", "srot")
+    with pytest.raises(GroundTruthError, match=r"null cases is 1 or more; found 0"):
+        nulls(0)
+    with pytest.raises(GroundTruthError, match=r"on take 4 pairs; found 3"):
+        known(["sort"], examples=3)
+    with pytest.raises(GroundTruthError, match=r"no discovery method 'acdcc'; did you mean 'acdc'"):
+        nulls(3, ["acdcc"])
