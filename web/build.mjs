@@ -10,7 +10,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const made = ["build.mjs", "package-lock.json", "tsconfig.json"];
 const sources = readdirSync(join(here, "src"), { recursive: true, withFileTypes: true })
   .filter((entry) => entry.isFile() && entry.name.endsWith(".ts"))
-  .map((entry) => join(entry.parentPath, entry.name).slice(here.length + 1).replaceAll("\\", "/"));
+  .map((entry) => join(entry.parentPath ?? entry.path, entry.name).slice(here.length + 1).replaceAll("\\", "/"));
 
 const hash = createHash("sha256");
 for (const path of [...made, ...sources].sort()) {

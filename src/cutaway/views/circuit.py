@@ -68,7 +68,7 @@ def _picture(placed: Layout, shown: Sequence[CircuitEdge], largest: float) -> li
     layers = [label(x, 13, text, anchor="middle") for x, text in placed.headings]
     drawn = [
         (node.name in used, _node(placed, node, used=node.name in used))
-        for node in placed.view.nodes
+        for node in placed.nodes.values()
     ]
     below = [part for there, parts in drawn if not there for part in parts]
     above = [part for there, parts in drawn if there for part in parts]
@@ -206,7 +206,19 @@ def _node_data(placed: Layout, node: CircuitNode) -> Mapping[str, object]:
         "name": _said(node.name), "kind": node.kind, "short": _said(short_name(node)),
         "layer": node.layer, "index": node.index, "role": _said(node.role), "box": shape,
         "attends": _readings(node.attends, percent=True), "writes": _readings(node.writes),
+        "through": _groups(placed, node),
     }  # fmt: skip
+
+
+def _groups(placed: Layout, node: CircuitNode) -> list[str]:
+    """The shared keys and values that a head reads: those that stand beside it."""
+    middle = placed.boxes[node.name].middle
+    return [
+        _said(other.name)
+        for other in placed.nodes.values()
+        if node.kind == "head" and other.kind == "kv" and other.layer == node.layer
+        and placed.boxes[other.name].y <= middle <= placed.boxes[other.name].bottom
+    ]  # fmt: skip
 
 
 def _edge_data(placed: Layout, edge: CircuitEdge, largest: float) -> Mapping[str, object]:

@@ -38,6 +38,11 @@ class Box:
         return self.x + self.width
 
     @property
+    def bottom(self) -> float:
+        """Its lower side."""
+        return self.y + self.height
+
+    @property
     def middle(self) -> float:
         """Half its height down."""
         return self.y + self.height / 2
@@ -63,23 +68,23 @@ class Layout:
     """Whether the parts are wide enough for their names."""
     sparse: bool
     """Whether parts outside the circuit are few enough to be named too."""
-    view: CircuitView
-    """What is laid out."""
+    nodes: dict[str, CircuitNode]
+    """Each part, by name."""
 
     def path(self, edge: CircuitEdge) -> str:
         """The way of an edge, as SVG writes it."""
         source, target = self.boxes[edge.source], self.boxes[edge.target]
-        kinds = {node.name: node.kind for node in self.view.nodes}
-        from_input, to_logits = kinds[edge.source] == "input", kinds[edge.target] == "logits"
+        first, last = self.nodes[edge.source], self.nodes[edge.target]
+        from_input, to_logits = first.kind == "input", last.kind == "logits"
         end = target.middle + _PORTS.get(edge.port[:1], 0.0) * min(target.height, self.row)
         if from_input and to_logits:
-            y = source.y + source.height - self.row * 0.1
+            y = source.bottom - self.row * 0.1
             return f"M{_n(source.right)},{_n(y)}H{_n(target.x)}"
         if from_input:
             return self._from_input(source, target, end)
         if to_logits:
             return self._to_logits(source, target)
-        if target.x < source.right and target.y > source.middle:
+        if last.kind == "mlp" and last.layer == first.layer:
             return self._down(source, target)
         if abs(end - source.middle) < 0.6 * self.row and target.x - source.right > self.column:
             return self._round(source, target, end, _PORTS.get(edge.port[:1], 0.0))
@@ -96,7 +101,7 @@ class Layout:
         turn = source.right + self.column * 0.36
         if turn >= target.x - 4:
             return f"M{_n(source.right)},{_n(source.middle)}H{_n(target.x)}"
-        level = source.y + source.height + (self.row - source.height) / 2
+        level = source.bottom + (self.row - source.height) / 2
         start = f"M{_n(source.right)},{_n(source.middle)}"
         return start + _bend(source.right, source.middle, turn, level) + f"H{_n(target.x)}"
 
@@ -112,7 +117,7 @@ class Layout:
     def _round(self, source: Box, target: Box, end: float, port: float) -> str:
         """To a later part of the same row, past those between."""
         reach = self.column * 0.36
-        level = source.y + source.height + (self.row - source.height) * (0.5 + port)
+        level = source.bottom + (self.row - source.height) * (0.5 + port)
         first, last = source.right + reach, target.x - reach
         return (
             f"M{_n(source.right)},{_n(source.middle)}"
@@ -130,7 +135,7 @@ def layout(view: CircuitView) -> Layout:
     width, height = min(44.0, column * 0.6), min(22.0, row * 0.72)
     left = _BAR + column * 0.34
     foot = _HEADING + (view.n_heads + 0.35) * row
-    tall = view.n_heads * row + 0.35 * row + row
+    tall = (view.n_heads + 1.35) * row + 6
     boxes: dict[str, Box] = {}
     right = left + view.n_layers * column + max(0.0, width - column * 0.4)
     for node in view.nodes:
@@ -142,7 +147,7 @@ def layout(view: CircuitView) -> Layout:
     return Layout(
         width=right + _BAR + 2, height=_HEADING + tall + 4, column=column, row=row, boxes=boxes,
         headings=headings, labelled=width >= 30 and height >= 12,
-        sparse=len(boxes) <= _FEW, view=view,
+        sparse=len(boxes) <= _FEW, nodes={node.name: node for node in view.nodes},
     )  # fmt: skip
 
 

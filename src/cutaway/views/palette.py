@@ -38,7 +38,7 @@ _SURFACES = {
         "grid": "#eae8e3",
         "band": "#f6f5f1",
         "positive": "#2a72a8",
-        "negative": "#c2591f",
+        "negative": "#b8521b",
         "amount": "#6a4ca3",
         "good": "#1d6b4f",
         "focus": "#0f4c84",

@@ -66,7 +66,8 @@ export function inWords(data: CircuitData, shown: Shown, node: CircuitNode): str
   const first = (name: string, [top]: readonly Reading[]): string => (top ? `, ${name} ${top[0]} ${top[1]}` : "");
   const role = node.role ? `, ${node.role}` : "";
   const counts = `${shown.into(node.name).length} edges in, ${shown.outOf(node.name).length} out`;
-  return `${fullName(node)}${role}${first(data.attends, node.attends)}${first(data.writes, node.writes)}; ${counts}`;
+  const name = node.kind === "mlp" ? `${node.short}, ${fullName(node)}` : fullName(node);
+  return `${name}${role}${first(data.attends, node.attends)}${first(data.writes, node.writes)}; ${counts}`;
 }
 
 const PORTS: Readonly<Record<string, string>> = {
@@ -93,7 +94,7 @@ function readings(title: string, list: readonly Reading[]): HTMLElement | null {
       html("span", { class: "circuit-track", "aria-hidden": "true" }, bar),
     );
   });
-  return html("section", {}, html("h4", {}, apart(title)), html("ul", {}, ...rows));
+  return html("div", {}, html("p", { class: "circuit-over" }, apart(title)), html("ul", { "aria-label": title }, ...rows));
 }
 
 function edges(
@@ -109,7 +110,7 @@ function edges(
     .map((one) => wayRow(one, called(shown, other(one)), one.edge.port, other(one), actions));
   const more = ranked.length - rows.length;
   if (more > 0) rows.push(html("li", { class: "circuit-more" }, `and ${more} more`));
-  return html("section", {}, html("h4", {}, title), html("ul", {}, ...rows));
+  return html("div", {}, html("p", { class: "circuit-over" }, title), html("ul", { "aria-label": title }, ...rows));
 }
 
 /** An edge in a list: pointing lights it, pressing goes to a part of it. */

@@ -15,6 +15,8 @@ export interface CircuitNode {
   readonly box: readonly [x: number, y: number, width: number, height: number];
   readonly attends: readonly Reading[];
   readonly writes: readonly Reading[];
+  /** The shared keys and values that a head reads. */
+  readonly through: readonly string[];
 }
 
 export interface CircuitEdge {

@@ -1,9 +1,15 @@
 import { svg } from "../dom.js";
 import type { CircuitData, CircuitNode } from "./data.js";
-import type { Shown } from "./shown.js";
+import type { Ranked, Shown } from "./shown.js";
 
 /** What is looked at: a part, or an edge by its place in the order. */
 export type Looked = { readonly part: string } | { readonly edge: number } | null;
+
+function touched(shown: Shown, looked: Looked): Ranked[] {
+  if (!looked) return [];
+  if ("edge" in looked) return shown.edges.filter(({ at }) => at === looked.edge);
+  return [...shown.into(looked.part), ...shown.outOf(looked.part)];
+}
 
 /** The parts in their places and the edges between them; edges are made when first shown. */
 export class Drawing {
@@ -67,10 +73,7 @@ export class Drawing {
   light(shown: Shown, looked: Looked): void {
     const near = new Set<string>();
     const lit = new Set<number>();
-    for (const { edge, at } of shown.edges) {
-      if (!looked) break;
-      const touches = "edge" in looked ? at === looked.edge : edge.from === looked.part || edge.to === looked.part;
-      if (!touches) continue;
+    for (const { edge, at } of touched(shown, looked)) {
       lit.add(at);
       near.add(edge.from).add(edge.to);
     }

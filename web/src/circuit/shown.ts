@@ -31,9 +31,10 @@ export class Shown {
     return this.nodes.get(name);
   }
 
-  /** Edges into a part; what shares keys and values reads through its group. */
+  /** Edges into a part, and into the shared keys and values that it reads. */
   into(part: string): Ranked[] {
-    return this.edges.filter(({ edge }) => edge.to === part);
+    const inputs = [part, ...(this.nodes.get(part)?.through ?? [])];
+    return this.edges.filter(({ edge }) => inputs.includes(edge.to));
   }
 
   /** Edges out of a part. */

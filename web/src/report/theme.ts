@@ -7,10 +7,8 @@ export function chooseTheme(): void {
   const isDark = (): boolean => (root.dataset["theme"] ? root.dataset["theme"] === "dark" : system.matches);
   const tell = (): void => {
     button.textContent = isDark() ? "Light theme" : "Dark theme";
-    button.setAttribute("aria-pressed", String(isDark()));
   };
   button.hidden = false;
-  button.setAttribute("aria-label", "Dark theme");
   button.addEventListener("click", () => {
     root.dataset["theme"] = isDark() ? "light" : "dark";
     tell();
