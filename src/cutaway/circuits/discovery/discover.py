@@ -125,15 +125,7 @@ def discover(
     """
     found = _method(method, options)
     chosen = checked_metric(behaviour, _OWN_METRIC.get(method) if metric is None else metric)
-    if chosen.needs_reference and method in _AT_CLEAN:
-        raise CircuitError(
-            f"The metric {chosen.name!r} compares with the clean run, where its gradient is zero; "
-            "use another metric, or the method 'eap-ig'."
-        )
-    if chosen.name == "accuracy" and method not in _WITHOUT_GRADIENT:
-        raise CircuitError(
-            "The metric 'accuracy' counts and has no gradient; use another metric, or 'exact'."
-        )
+    _check_metric(chosen, method)
     on = model if isinstance(model, Masked) else Masked(model, memory=memory)
     settings = {"method": method, "ablation": ablation, "metric": chosen.name, "seed": seed}
     origin = provenance(on.model, behaviour, settings | options)
@@ -157,6 +149,18 @@ def discover(
         ablated=xr.DataArray(setting.ends[1], dims="example", name=chosen.name),
         graph=on.graph, method=method, metric=chosen.name, ablation=ablation, provenance=origin,
     )  # fmt: skip
+
+
+def _check_metric(metric: Metric, method: str) -> None:
+    if metric.needs_reference and method in _AT_CLEAN:
+        raise CircuitError(
+            f"The metric {metric.name!r} compares with the clean run, where its gradient is zero; "
+            "use another metric, or the method 'eap-ig'."
+        )
+    if metric.name == "accuracy" and method not in _WITHOUT_GRADIENT:
+        raise CircuitError(
+            "The metric 'accuracy' counts and has no gradient; use another metric, or 'exact'."
+        )
 
 
 def _opened(path: str | Path, origin: Mapping[str, object], on: Masked, metric: Metric) -> Journal:

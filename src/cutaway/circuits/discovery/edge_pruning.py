@@ -6,8 +6,8 @@
    the first `warm_up` of the steps; λ₁ and λ₂ are learned upwards, so that the target is met.
 3. The score of an edge is its log α: above 0, the edge is more likely on than off.
 
-Deviations: masks on edges alone, where the authors also mask whole writers; and a batch of
-examples is drawn in turn.
+Deviations: masks on edges alone, where the authors also mask whole writers; examples are taken in
+turn; and several masks are drawn in each step.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.circuits.discovery.hard_concrete import learn
+from cutaway.circuits.discovery.hard_concrete import Learner
 from cutaway.circuits.discovery.setting import Setting
 from cutaway.circuits.graph import CircuitError
 
 
 def edge_pruning(
-    setting: Setting, *, target: float = 0.9, steps: int = 300, rate: float = 0.2,
+    setting: Setting, *, target: float = 0.9, steps: int = 300, rate: float = 0.1,
     warm_up: float = 0.7,
 ) -> np.ndarray:  # fmt: skip
     """(edge,): log α."""
@@ -32,11 +32,13 @@ def edge_pruning(
             f"the steps; found {target!r} and {warm_up!r}."
         )
     weights = torch.zeros(2, requires_grad=True)
-    upwards = torch.optim.Adam([weights], lr=rate, maximize=True)
 
     def penalty(share: Tensor, step: int) -> Tensor:
         lacking = target * min(1.0, (step + 1) / (warm_up * steps)) - (1 - share)
         return weights[0] * lacking + weights[1] * lacking.square()
 
     unit = torch.as_tensor(setting.graph.units("edges")[1])
-    return learn(setting, unit, penalty, steps=steps, rate=rate, dual=upwards).numpy()
+    learner = Learner(
+        setting=setting, unit=unit, penalty=penalty, steps=steps, rate=rate, weights=weights
+    )
+    return learner.learn().numpy()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cutaway.circuits.discovery.hard_concrete import learn
+from cutaway.circuits.discovery.hard_concrete import Learner
 from cutaway.circuits.discovery.setting import Setting
 from cutaway.circuits.graph import CircuitError
 
@@ -25,5 +25,7 @@ def subnetwork(
     if not penalty >= 0:
         raise CircuitError(f"The penalty must be 0 or more; found {penalty!r}.")
     unit = torch.as_tensor(setting.graph.units("nodes")[1])
-    found = learn(setting, unit, lambda share, _: penalty * share, steps=steps, rate=rate)
+    found = Learner(
+        setting=setting, unit=unit, penalty=lambda share, _: penalty * share, steps=steps, rate=rate
+    ).learn()
     return found[unit[unit >= 0]].numpy()
