@@ -7,9 +7,11 @@ A circuit is reported as a careful user would report one, and never with knowled
    (`cutaway.circuits.smallest`), and reported;
 3. it is evaluated once, on the held-out half, and passes or does not (`Evaluation.passes`).
 
-A total effect of about zero is refused by 2 or 3, and then nothing passes. On `NULLS` (drawn with
-one seed each, the kinds and programs in turn) what passes is a false positive; on the models whose
-circuit is known it is what should pass, so that a control that lets nothing pass is seen as well.
+Some controls ask whether there is a behaviour at all, and are the same for every circuit. They are
+made first: where one fails, or the total effect is about zero, no circuit could pass, and none is
+looked for. On `NULLS` (drawn with one seed each, the kinds and programs in turn) what passes is a
+false positive; on the models whose circuit is known it is what should pass, so that controls that
+let nothing pass are seen as well.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 
 from cutaway.circuits import (
     RANKED_BY,
+    Circuit,
     Masked,
     NoEffectError,
     discover,
@@ -58,14 +61,14 @@ class Report:
     method: str
     """The method's name."""
     edges: int
-    """How many edges the reported circuit has; 0 when none was reported."""
+    """How many edges the reported circuit has; 0 when none was looked for."""
     checks: Mapping[str, bool]
-    """Whether it held, for each control of its evaluation; empty without a circuit."""
+    """Whether it held, for each control that was made; empty for a total effect of about zero."""
 
     @property
     def passed(self) -> bool:
         """Whether a circuit was reported and passed."""
-        return bool(self.checks) and all(self.checks.values())
+        return self.edges > 0 and all(self.checks.values())
 
 
 def nulls(
@@ -120,15 +123,13 @@ def _reports(
 
 
 def _on_one(case: _Case, methods: Sequence[str], journal: Journal | None) -> Iterator[Report]:
-    organism: Organism | None = None
-    on: Masked | None = None
+    ready: _Ready | None = None
     for method in methods:
         key = f"reported/{case.name}/{method}"
         kept = None if journal is None else journal.finished(key)
         if kept is None:
-            organism = organism or case.make()
-            on = on or Masked(organism.model)
-            edges, checks = _reported(on, organism, method)
+            ready = ready or _Ready(case.make())
+            edges, checks = ready.reported(method)
             kept = {"edges": np.array(edges)} | {name: np.array(x) for name, x in checks.items()}
             if journal is not None:
                 journal.keep(key, kept)
@@ -137,15 +138,31 @@ def _on_one(case: _Case, methods: Sequence[str], journal: Journal | None) -> Ite
         yield Report(kind=case.kind, case=case.name, method=method, edges=edges, checks=checks)
 
 
-def _reported(on: Masked, organism: Organism, method: str) -> tuple[int, dict[str, bool]]:
-    """The size of the circuit that is reported, and its evaluation's controls; 0 and none."""
-    pairs = organism.behaviour.hold_out(0.5)
-    found, by = pairs.split("train"), RANKED_BY[method]
-    scores = discover(on, found, method)
-    grow = partial(greedy, by=by)
-    try:
-        circuit = smallest(on, found, scores, grow=grow, metric=found.metric)
-        evaluation = evaluate(on, pairs.split("held-out"), circuit, quick=True)
-    except NoEffectError:
-        return 0, {}
-    return len(circuit), {name: check.passed for name, check in evaluation.checks.items()}
+class _Ready:
+    """A case with its halves, and whether there is a behaviour in it."""
+
+    def __init__(self, organism: Organism) -> None:
+        self.on = Masked(organism.model)
+        pairs = organism.behaviour.hold_out(0.5)
+        self.found, self.held_out = pairs.split("train"), pairs.split("held-out")
+        nothing = Circuit.of(organism.model, [])
+        try:
+            found = evaluate(self.on, self.held_out, nothing, controls=0, quick=True)
+        except NoEffectError:
+            self.background = dict[str, bool]()
+            return
+        of_any = ["prefers", *(test.name for test in found.background)]
+        self.background = {name: found.checks[name].passed for name in of_any}
+
+    def reported(self, method: str) -> tuple[int, dict[str, bool]]:
+        """The size of the circuit that is reported, and the controls that were made."""
+        if not self.background or not all(self.background.values()):
+            return 0, self.background
+        scores = discover(self.on, self.found, method)
+        grow = partial(greedy, by=RANKED_BY[method])
+        try:
+            circuit = smallest(self.on, self.found, scores, grow=grow, metric=self.found.metric)
+        except NoEffectError:
+            return 0, {}
+        checks = evaluate(self.on, self.held_out, circuit, quick=True).checks
+        return len(circuit), {name: check.passed for name, check in checks.items()}
