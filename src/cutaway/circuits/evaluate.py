@@ -35,7 +35,7 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.controls import alike, inflated, outside
 from cutaway.circuits.discovery.discover import checked_metric
 from cutaway.circuits.evaluation import Evaluation
-from cutaway.circuits.faithfulness import Measured, Ratio, check_gap, measured
+from cutaway.circuits.faithfulness import Measured, Ratio, check_gap, check_span, measured
 from cutaway.circuits.graph import CircuitError, Edge, Graph
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.significance import (
@@ -87,6 +87,7 @@ def evaluate(
     circuit.check(on.model)
     if min(controls, sets) < 0:
         raise CircuitError(f"controls and sets count; found {controls} and {sets}.")
+    check_span(span)
     plan = _Plan(circuit, controls, sets, np.random.default_rng(seed), quick=quick)
     found = measured(
         on, behaviour, np.stack(plan.masks), metric=metric, ablation=ablation,

@@ -270,6 +270,12 @@ def check_gap(clean: np.ndarray, ablated: np.ndarray, behaviour: Behaviour) -> N
         )
 
 
+def check_span(span: tuple[float, float]) -> None:
+    """Refuse a range of faithfulness that the model itself would not be in."""
+    if not span[0] < 1 < span[1]:
+        raise CircuitError(f"span is a low end below 1 and a high end above it; found {span}.")
+
+
 def _ratios(
     values: np.ndarray, clean: np.ndarray, ablated: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ import numpy as np
 from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.metrics import Metric
 from cutaway.circuits.circuit import Circuit, greedy
-from cutaway.circuits.faithfulness import check_gap, measured
+from cutaway.circuits.faithfulness import check_gap, check_span, measured
 from cutaway.circuits.graph import CircuitError
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.scores import EdgeScores
@@ -55,8 +55,7 @@ def smallest(
     tried and the number of the first round's. Raises `CircuitError` for a span without 1 inside,
     for a total effect of about zero, and where no size keeps the behaviour.
     """
-    if not span[0] < 1 < span[1]:
-        raise CircuitError(f"span is a low end below 1 and a high end above it; found {span}.")
+    check_span(span)
     on = model if isinstance(model, Masked) else Masked(model)
     sizes, tried = _growing(len(scores.graph)), 0
 
