@@ -8,33 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from cutaway.behaviours import Behaviour
-from cutaway.circuits import Curve, curve, discover
+from cutaway.circuits import curve, discover
 from cutaway.errors import StudyError
 from cutaway.model import Model
 from cutaway.study import Settings, Skipped, Study, run
 from cutaway.study import circuit_sentences as say
-from cutaway.study.discovery import SHARES, sides, smallest
-from cutaway.study.stage import Inputs
+from cutaway.study.discovery import shares, sides
+from cutaway.study.stage import Inputs, SkippedError
 
 
 def inputs(model: Model, behaviour: Behaviour, settings: Settings) -> Inputs:
     return Inputs(
         model=model, behaviour=behaviour, settings=settings, results=(), origin={},
         tick=lambda _done, _of: None,
-    )  # fmt: skip
-
-
-def sized(*each: tuple[float, float]) -> Curve:
-    """A curve with this faithfulness at each share: of two examples with these two values."""
-    shares, values = [0.1 * (1 + at) for at in range(len(each))], np.array(each)
-    return Curve(
-        values=xr.DataArray(values, {"share": shares}, ("share", "example")),
-        clean=xr.DataArray(np.ones(2), dims="example"),
-        ablated=xr.DataArray(np.zeros(2), dims="example"),
-        by="magnitude", provenance={},
     )  # fmt: skip
 
 
@@ -45,27 +33,20 @@ def test_the_circuit_is_found_on_training_prompts_and_checked_on_the_others(
     found, checked = whole.discovery, whole.evaluation
     scores = discover(model, train, "eap-ig")
     np.testing.assert_allclose(found.scores.values, scores.values, atol=1e-5)
-    again = curve(model, held_out, found.scores, sizes=SHARES)
+    again = curve(model, held_out, found.scores, sizes=shares(found.circuit))
     np.testing.assert_allclose(checked.sizes.values, again.values, atol=1e-5)
     assert checked.n == len(held_out)
     assert checked.circuit.circuit.edges == found.circuit.edges
 
 
-def test_the_smallest_circuit_within_reach_is_chosen() -> None:
-    sizes = sized((0.2, 0.3), (1.3, 1.3), (0.95, 0.97), (1.0, 1.0), (1.0, 1.0))
-    assert smallest(sizes, 100, 0.9) == 30
-    assert smallest(sizes, 100, 0.99) == 40
-    assert smallest(sizes, 100, 0.6) == 20
-
-
-def test_without_any_that_keeps_it_the_largest_below_the_whole_is_taken() -> None:
-    sizes = sized((0.2, 0.3), (0.5, 0.5), (1.0, 1.0))
-    assert smallest(sizes, 100, 0.9) == 20
-
-
-def test_a_faithful_mean_with_a_wide_interval_is_not_enough() -> None:
-    sizes = sized((0.5, 1.5), (0.5, 0.5), (1.0, 1.0))
-    assert smallest(sizes, 100, 0.9) == 20
+def test_the_circuit_is_one_of_the_sizes_and_keeps_what_was_asked(whole: Study) -> None:
+    found = whole.discovery
+    here = found.sizes.faithfulness.isel(share=found.at)
+    assert float(here["low"]) >= 0.9
+    assert float(here["high"]) <= 1.1
+    assert found.stability.circuit.edges == found.circuit.edges
+    strongest = found.scores.top(len(found.circuit))["edge"]
+    assert set(strongest) == {str(edge) for edge in found.circuit.edges}
 
 
 def test_prompts_are_split_where_none_are_held_out(
@@ -77,14 +58,15 @@ def test_prompts_are_split_where_none_are_held_out(
     assert not set(train.clean_texts) & set(rest.clean_texts)
     few = replace(quick, discovery_examples=2, evaluation_examples=1)
     assert [len(side) for side in sides(inputs(model, one_side, few))] == [2, 1]
-    single = behaviour.rows([0])
-    assert sides(inputs(model, single, quick)) == (single, single)
+    with pytest.raises(SkippedError, match="single pair"):
+        sides(inputs(model, behaviour.rows([0]), quick))
 
 
 def test_the_page_says_what_the_circuit_keeps(whole: Study) -> None:
     page = unescape(whole.report.read_text("utf-8"))
     found, checked = whole.discovery, whole.evaluation
     assert say.discovered(found, 0.9) in page
+    assert say.stable(found) in page
     assert say.held_out(checked) in page
     assert say.ratio(checked.circuit.faithfulness) in say.held_out(checked)
     assert f"{len(found.circuit)} of {len(found.circuit.graph)} edges" in page

@@ -51,6 +51,7 @@ def discovery(
             "all others carry what they carry on the corrupt prompt.",
             say.discovered(found, settings.kept),
             say.parts(found.circuit),
+            say.stable(found),
             say.strongest_edges(found),
         ),
         figures=(picture(found, checked, roles),),
@@ -59,14 +60,16 @@ def discovery(
 
 def picture(found: Discovered, checked: Evaluated | None, roles: Roles) -> Figure:
     """The circuit in its place, with what each size keeps and what each head reads and writes."""
-    size = max(1, round(float(found.sizes.values["share"][found.chosen]) * len(found.scores.graph)))
+    size = len(found.circuit)
+    inclusion = found.stability.inclusion
+    held = zip(inclusion["edge"].to_numpy().tolist(), inclusion.to_numpy().tolist(), strict=True)
     attends, writes = _read_and_written(roles)
     return circuit(
         view(
             found.scores, found.sizes if checked is None else checked.sizes,
             shows=say.strongest_edges(found), size=size,
             controls=None if checked is None else {size: checked.circuit.controls},
-            attends=attends, writes=writes,
+            inclusion=dict(held), attends=attends, writes=writes,
             attends_name="attention from its place", writes_name="logits it raises most",
             reproduce="study.discovery.scores.top(10)",
         )

@@ -8,6 +8,7 @@ import numpy as np
 
 from cutaway.behaviours.metrics import METRICS
 from cutaway.circuits import Circuit, Ratio
+from cutaway.circuits.stability import STABLE
 from cutaway.study.discovery import Discovered
 from cutaway.study.evaluation import Evaluated
 from cutaway.study.words import listed, percent
@@ -15,6 +16,8 @@ from cutaway.views.text import number
 
 _ENOUGH = 0.1
 """Within this of 1 a circuit is said to keep the behaviour."""
+_SMALL = 0.5
+"""A circuit with a larger share of the edges explains nothing."""
 
 
 def ratio(found: Ratio) -> str:
@@ -48,18 +51,28 @@ def parts(circuit: Circuit) -> str:
 
 def discovered(found: Discovered, kept: float) -> str:
     """Which circuit was chosen, and how well it does where it was found."""
-    at = found.sizes.faithfulness.isel(share=found.chosen)
+    at = found.sizes.faithfulness.isel(share=found.at)
     here = Ratio(**{name: float(at[name]) for name in ("mean", "low", "high")})
     n = found.sizes.clean.sizes["example"]
-    first = f"The circuit has {size(found.circuit)}"
-    if not found.keeps(kept):
+    does = f"does what the whole model does to within {percent(1 - kept)}, interval and all"
+    if found.circuit.share > _SMALL:
         return (
-            f"{first}, the largest that was tried: none keeps {percent(kept)} of the behaviour "
-            f"on the {n} training prompts; this one’s faithfulness is {ratio(here)}."
+            f"No small circuit {does} on the {n} training prompts: it takes "
+            f"{size(found.circuit)} (faithfulness {ratio(here)})."
         )
     return (
-        f"{first}: the smallest tried that does what the whole model does, to within "
-        f"{percent(1 - kept)}, on the {n} training prompts (faithfulness {ratio(here)})."
+        f"The circuit has {size(found.circuit)}: the fewest with which it {does}, on the {n} "
+        f"training prompts (faithfulness {ratio(here)})."
+    )
+
+
+def stable(found: Discovered) -> str:
+    """How much of the circuit is there whatever the prompts."""
+    each = found.stability
+    return (
+        f"When the training prompts are resampled {each.sizes.sizes['draw']} times, "
+        f"{percent(each.share())} of its edges are among the {len(found.circuit)} strongest at "
+        f"least {percent(STABLE)} of the time."
     )
 
 

@@ -1,10 +1,10 @@
 """The discovery stage: the smallest circuit that keeps the behaviour, found on training prompts.
 
 1. Every edge is scored by EAP-IG with interpolated inputs (`cutaway.circuits.discovery.eap_ig`).
-2. Circuits of growing size, the edges with the largest scores by magnitude, are measured on the
-   same prompts (`cutaway.circuits.faithfulness`).
-3. The circuit is the smallest of them whose faithfulness, with all of its interval, is within
-   `Settings.kept` of the model's own on either side; where none is, the largest below the whole.
+2. The circuit is the smallest of the edges with the largest scores whose faithfulness on the same
+   prompts lies, with all of its interval, within `Settings.kept` of the model's own on either side
+   (`cutaway.circuits.smallest`).
+3. Faithfulness is measured against size, and each edge's inclusion when prompts are resampled.
 
 Training prompts are those that the behaviour does not hold out; a behaviour that says nothing about
 it is split in halves. The evaluation stage uses the other ones, which decide nothing here.
@@ -14,9 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Float
-
 from cutaway.behaviours import Behaviour
 from cutaway.circuits import (
     Circuit,
@@ -24,15 +21,17 @@ from cutaway.circuits import (
     Curve,
     EdgeScores,
     Masked,
+    Stability,
     curve,
     discover,
+    smallest,
+    stability,
     top_n,
 )
 from cutaway.study.blackbox import chosen
 from cutaway.study.stage import Inputs, SkippedError, within
 
-SHARES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-"""The sizes that are tried, as shares of the graph's edges."""
+_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,60 +40,60 @@ class Discovered:
 
     scores: EdgeScores
     """Every edge's score on the training prompts."""
-    sizes: Curve
-    """Faithfulness against size, on the same prompts."""
     circuit: Circuit
     """The smallest that keeps the behaviour."""
+    sizes: Curve
+    """Faithfulness against size, on the same prompts; the circuit's size is one of them."""
+    stability: Stability
+    """How often each edge is among as many strongest, when the prompts are resampled."""
 
     @property
-    def chosen(self) -> int:
+    def at(self) -> int:
         """The circuit's place among the sizes."""
-        shares = self.sizes.values["share"].to_numpy()
-        return int(np.abs(shares * len(self.circuit.graph) - len(self.circuit)).argmin())
-
-    def keeps(self, kept: float) -> bool:
-        """Whether it keeps as much of the behaviour, on the prompts it was found on."""
-        return bool(_misses(self.sizes)[self.chosen] <= 1 - kept)
+        return self.sizes.values["share"].to_numpy().tolist().index(self.circuit.share)
 
 
 def find(inputs: Inputs) -> Discovered:
-    """Score the edges, measure circuits of growing size, and choose one."""
+    """Score the edges, choose the circuit, and see how stable it is."""
     rows, _ = sides(inputs)
     seed, kept = inputs.settings.seed, inputs.settings.kept
     try:
         on = Masked(inputs.model)
         scores = discover(
             on, rows, "eap-ig", metric=graded(rows), seed=seed,
-            progress=within(inputs.tick, 0, 2),
+            progress=within(inputs.tick, 0, 3),
         )  # fmt: skip
-        sizes = curve(on, rows, scores, sizes=SHARES, seed=seed, progress=within(inputs.tick, 1, 2))
+        circuit = smallest(
+            on, rows, scores, span=(kept, 2 - kept), grow=top_n, seed=seed,
+            progress=within(inputs.tick, 1, 3),
+        )  # fmt: skip
+        sizes = curve(
+            on, rows, scores, sizes=shares(circuit), seed=seed, progress=within(inputs.tick, 2, 3)
+        )
+        resampled = stability(scores, lambda drawn: top_n(drawn, len(circuit)), seed=seed)
     except CircuitError as error:
         raise SkippedError(str(error)) from error
-    circuit = top_n(scores, smallest(sizes, len(scores.graph), kept))
-    return Discovered(scores=scores, sizes=sizes, circuit=circuit)
+    return Discovered(scores=scores, circuit=circuit, sizes=sizes, stability=resampled)
 
 
-def smallest(sizes: Curve, edges: int, kept: float) -> int:
-    """The number of edges that the module's third step chooses."""
-    good = np.flatnonzero(_misses(sizes)[:-1] <= 1 - kept)
-    share = sizes.values["share"].to_numpy()[good[0] if good.size else -2]
-    return max(1, round(float(share) * edges))
-
-
-def _misses(sizes: Curve) -> Float[np.ndarray, " share"]:
-    """How far from 1 each size's faithfulness or an end of its interval is, at most."""
-    found = sizes.faithfulness
-    return np.nanmax(np.abs(1 - np.stack([found["mean"], found["low"], found["high"]])), axis=0)
+def shares(circuit: Circuit) -> list[float]:
+    """The sizes at which circuits are measured, this one's among them, as shares of all edges."""
+    many = len(circuit.graph)
+    each = {max(1, round(share * many)) for share in _SHARES} | {len(circuit)}
+    return [size / many for size in sorted(each)]
 
 
 def sides(inputs: Inputs) -> tuple[Behaviour, Behaviour]:
     """The prompts to find circuits on and those to check them on, as many as the settings say.
 
-    A behaviour without held-out prompts is split in halves; a single pair is on both sides.
+    A behaviour without held-out prompts is split in halves. Raises `SkippedError` for a single one.
     """
     behaviour, settings = inputs.behaviour, inputs.settings
     if len(behaviour) == 1:
-        return behaviour, behaviour
+        raise SkippedError(
+            "A circuit is found on some prompts and checked on others, and there is a single pair; "
+            "give two or more."
+        )
     split = behaviour if behaviour.has_held_out else behaviour.hold_out(0.5, seed=settings.seed)
     train, check = split.split("train"), split.split("held-out")
     return (

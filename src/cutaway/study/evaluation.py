@@ -17,12 +17,13 @@ from cutaway.circuits import (
     Curve,
     Evaluation,
     Masked,
+    NoEffectError,
     Ratio,
     curve,
     evaluate,
 )
 from cutaway.circuits.faithfulness import check_gap, measured
-from cutaway.study.discovery import SHARES, Discovered, graded, sides
+from cutaway.study.discovery import Discovered, graded, shares, sides
 from cutaway.study.stage import Inputs, SkippedError, within
 
 _OTHER_METRIC = {"logit_diff": "prob_diff"}
@@ -56,7 +57,7 @@ def judge(inputs: Inputs) -> Evaluated:
             seed=settings.seed, progress=within(inputs.tick, 0, 2),
         )  # fmt: skip
         sizes = curve(
-            on, rows, found.scores, sizes=SHARES, seed=settings.seed,
+            on, rows, found.scores, sizes=shares(found.circuit), seed=settings.seed,
             progress=within(inputs.tick, 1, 2),
         )  # fmt: skip
     except CircuitError as error:
@@ -76,6 +77,6 @@ def _elsewhere(
         found = measured(on, rows, circuit.kept[None], metric=name, ablation=ablation, seed=seed)
         try:
             check_gap(found.clean, found.ablated, rows)
-        except CircuitError:
+        except NoEffectError:
             continue
         yield f"{name}, {ablation}", found.ratio(0)
