@@ -31,12 +31,12 @@ def test_the_parts_add_up_to_the_logit_difference(
 ) -> None:
     model = opened(family)
     found = attribute(model, pairs, batch_size=3)
-    np.testing.assert_allclose(found.logit_diff, logit_diff(model, pairs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.measured, logit_diff(model, pairs), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.total, found.target, rtol=1e-3, atol=1e-3)
     assert found.relative_error < 1e-4
     assert found.before_cap == (family == "gemma2")
     if not found.before_cap:
-        np.testing.assert_allclose(found.target, found.logit_diff)
+        np.testing.assert_allclose(found.target, found.measured)
     for by in ("component", "layer"):
         np.testing.assert_allclose(found.grouped(by).sum("component"), found.total, atol=1e-9)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cutaway.errors import ModelError
 from cutaway.model.model import Model
 from cutaway.model.norm import FrozenNorm, frozen
-from cutaway.model.ports import Heads, Packed, Passing, Port, plain_weight
+from cutaway.model.ports import Heads, Packed, Passing, Port, per_head, plain_weight
 from cutaway.model.run import Run
 from cutaway.model.sites import Site
 
@@ -47,10 +47,15 @@ def projection(model: Model, site: Site) -> Float[Tensor, "*own d_in"]:
 
 
 def output(model: Model, layer: int) -> Float[Tensor, "head d_head d_model"]:
-    """Each head's rows of W_O: z · rows is what the head writes, before any post-norm."""
+    """Each head's rows of W_O: z · rows is what the head writes, before any post-norm.
+
+    Quantised and adapted projections are asked for it, a unit of z at a time.
+    """
     part, scale = model.anatomy.layers[layer], model.anatomy.multiplier
-    weight = _plain(model, part.o_proj, Site("z", layer))
-    return weight.mT.unflatten(0, (model.n_heads, -1)) * scale
+    units = torch.eye(model.d_head, dtype=model.dtype, device=model.device)
+    with torch.no_grad():
+        rows = per_head(part.o_proj, units[:, None, None].expand(-1, 1, model.n_heads, -1))
+    return rows[:, 0].transpose(0, 1).detach() * scale
 
 
 def mlp_output(model: Model, layer: int) -> Float[Tensor, "neuron d_model"]:

@@ -4,6 +4,7 @@ from cutaway.observe.attention import AttentionTo, Patterns, attention_patterns,
 from cutaway.observe.attribution import attribute
 from cutaway.observe.contributions import Attribution, AttributionError
 from cutaway.observe.factored import Factored, WeightsError
+from cutaway.observe.inside import Shares, attribute_neurons, attribute_sources
 from cutaway.observe.lens import Lens, logit_lens
 from cutaway.observe.weights import Composition, Copying, composition, copying, ov, qk, virtual
 
@@ -16,10 +17,13 @@ __all__ = [
     "Factored",
     "Lens",
     "Patterns",
+    "Shares",
     "WeightsError",
     "attention_patterns",
     "attention_to",
     "attribute",
+    "attribute_neurons",
+    "attribute_sources",
     "composition",
     "copying",
     "logit_lens",

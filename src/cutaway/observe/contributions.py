@@ -54,15 +54,16 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attribution(Result):
-    """What each part of the model contributes directly to the logit difference at `end`."""
+    """What each part of the model contributes directly to the logit difference (or another target)
+    at `end`."""
 
     values: xr.DataArray
     """(example, component), in logits. `component` holds names like "head_out.9.6"; beside it stand
     `kind`, `layer` and `head` (-1 where a component has none)."""
     target: xr.DataArray
-    """(example,): the logit difference that the contributions must add up to."""
-    logit_diff: xr.DataArray
-    """(example,): the logit difference that the model gave; `target` unless `before_cap`."""
+    """(example,): what the contributions must add up to."""
+    measured: xr.DataArray
+    """(example,): what the model gave; `target` unless `before_cap`."""
     before_cap: bool
     """Whether the family caps its logits softly, so that `target` is the difference before that."""
     embeddings: str
@@ -131,14 +132,14 @@ class Attribution(Result):
         """All arrays in one."""
         names = ("before_cap", "embeddings", "provenance")
         return xr.Dataset(
-            {"values": self.values, "target": self.target, "logit_diff": self.logit_diff},
+            {"values": self.values, "target": self.target, "measured": self.measured},
             attrs={name: getattr(self, name) for name in names},
         )
 
     @classmethod
     def from_dataset(cls, data: xr.Dataset) -> Self:
         """The inverse of `to_dataset`."""
-        arrays = {name: data[name] for name in ("target", "logit_diff")}
+        arrays = {name: data[name] for name in ("target", "measured")}
         plain = {name: values.reset_coords(drop=True) for name, values in arrays.items()}
         return cls(values=data["values"], **plain, **data.attrs)
 
