@@ -8,9 +8,20 @@ import torch
 import xarray as xr
 from tests.circuits.each_family import EVEN, batch, masked
 
-from cutaway.behaviours import Behaviour
-from cutaway.circuits import Circuit, CircuitError, Curve, curve, discover, evaluate, top_n
+from cutaway.behaviours import METRICS, Behaviour
+from cutaway.circuits import (
+    Circuit,
+    CircuitError,
+    Curve,
+    Replacement,
+    curve,
+    discover,
+    evaluate,
+    top_n,
+)
 from cutaway.circuits.controls import alike
+from cutaway.circuits.faithfulness import measured
+from cutaway.model import replace
 
 
 def by_hand(values: list[list[float]], shares: list[float]) -> Curve:
@@ -103,6 +114,24 @@ def test_what_evaluation_says_of_parts_is_what_masks_do(pairs: Behaviour) -> Non
     )
     share = [one.mean < found.faithfulness.mean for one in found.controls]
     assert found.beats_controls == pytest.approx(np.mean(share))
+
+
+@pytest.mark.parametrize("ablation", ["mean", "zero"])
+def test_parts_that_are_off_are_parts_overwritten_by_hooks(ablation: str, pairs: Behaviour) -> None:
+    """What a circuit keeps under these ablations is what plain edits of the model leave."""
+    on = masked("gpt2")
+    parts = ["a0.h1", "m0", "a1.h0"]
+    kept = on.graph.valid & ~np.isin([str(writer) for writer in on.graph.writers], parts)
+    found = measured(on, pairs, kept[None], ablation=ablation)
+    constants = Replacement(on.model, pairs, ablation)(slice(0, len(pairs)))
+    edits = [
+        replace("z.0", constants.z[0][:, :, [1]], head=[1]), replace("mlp_out.0", constants.mlp[0]),
+        replace("z.1", constants.z[1][:, :, [0]], head=[0]),
+    ]  # fmt: skip
+    run = on.model.run(pairs.clean, edits=edits)
+    by_hooks = METRICS["logit_diff"](pairs.end_logits(run.logits), pairs)
+    np.testing.assert_allclose(found.values[0], by_hooks, rtol=1e-4, atol=1e-5)
+    assert np.abs(found.values[0] - found.clean).max() > 1e-3
 
 
 def test_controls_are_alike() -> None:
