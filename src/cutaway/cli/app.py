@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cutaway.cli.boundary import Group
+from cutaway.cli.circuit import circuit
 from cutaway.cli.generate import generate
 from cutaway.cli.ground_truth import ground_truth
 from cutaway.cli.listing import behaviours, models
@@ -78,6 +79,14 @@ _command(
     "cutaway sweep ioi --site q --by layer,head,position --metric logit_diff --metric kl --explain",
     "cutaway sweep ioi --site mlp_post --by layer,neuron --part 3.17 --part 3.40 --mode zero",
     "cutaway sweep --prompts pairs.csv --model gpt2 --site mlp_out --by layer --out mlps.nc",
+)
+_command(
+    circuit,
+    "cutaway circuit ioi",
+    "cutaway circuit ioi --method eap-ig --method exact --edges 40 --quick",
+    "cutaway circuit greater-than --edges 2% --by magnitude --format dot --format attribution",
+    "cutaway circuit --prompts pairs.csv --model gpt2 --held-out 0.3 --out my-circuits",
+    "cutaway circuit ioi --compare earlier/eap-ig.circuit.json",
 )
 _command(
     generate,

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+
+class MetricName(StrEnum):
+    """The metrics there are (`cutaway.behaviours.METRICS`, which is not imported for `--help`)."""
+
+    logit_diff = "logit_diff"
+    prob_diff = "prob_diff"
+    accuracy = "accuracy"
+    kl = "kl"
+
 
 ModelName = Annotated[
     str | None,
@@ -44,6 +55,7 @@ Count = Annotated[
     int | None,
     typer.Option(
         "--n",
+        "--examples",
         min=1,
         metavar="N",
         help="How many pairs. Left out: a hundred of a built-in behaviour (32 for a sweep), and "

@@ -6,7 +6,6 @@ or a kill, the same command goes on from there; the numbers are those of an unin
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -46,19 +45,8 @@ ModeName = Annotated[
         "(denoise), the corrupt run's into the clean (noise), or an ablation of the clean run.",
     ),
 ]
-
-
-class MetricName(StrEnum):
-    """The metrics there are (`cutaway.behaviours.METRICS`, which is not imported for `--help`)."""
-
-    logit_diff = "logit_diff"
-    prob_diff = "prob_diff"
-    accuracy = "accuracy"
-    kl = "kl"
-
-
 MetricNames = Annotated[
-    list[MetricName] | None,
+    list[options.MetricName] | None,
     typer.Option(
         "--metric",
         help="What is measured on every example; may be given several times, all on the same "
@@ -155,7 +143,7 @@ def sweep(
 
     from cutaway.patch import plan_sweep
 
-    first, *also = [each.value for each in metric or [MetricName.logit_diff]]
+    first, *also = [each.value for each in metric or [options.MetricName.logit_diff]]
     made = plan_sweep(
         loaded, examples, site, by=tuple(axis.strip() for axis in by.split(",")), mode=mode,
         metric=first, also=also, positions=[place(word) for word in position or []] or None,
