@@ -23,9 +23,9 @@ from cutaway.circuits import (
 )
 from cutaway.circuits.attribution import Attribution, Slopes
 from cutaway.circuits.batch import Batch
-from cutaway.circuits.circuit import led_to
 from cutaway.circuits.discovery.eap_ig import middles
 from cutaway.circuits.discovery.hard_concrete import BETA, GAMMA, ZETA
+from cutaway.circuits.graph import led_to
 from cutaway.circuits.masked import Masked
 
 

@@ -3,35 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from tests.circuits.by_hand import by_hand, error, logits, some_edges, value
 from tests.circuits.each_family import EVEN, masked
 from tests.model.variants import ONE_OF_EACH_KIND, VARIANTS
 
 from cutaway.behaviours import METRICS, Behaviour
-from cutaway.circuits import CircuitError, Edge
+from cutaway.circuits import CircuitError
 from cutaway.circuits.masked import Masked, Resumed
 from cutaway.circuits.written import Replacement, Written, sites, written
-from cutaway.model import Model, Site, open_model, replace
+from cutaway.model import Model, Site, open_model
 from cutaway.model.resume import run_base
 from cutaway.model.tiny import tiny
 from cutaway.patch.sources import drawn
-
-
-def error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
-
-
-def logits(
-    on: Masked, pairs: Behaviour, kept: np.ndarray, instead: Written | None = None
-) -> torch.Tensor:
-    """(mask, row, vocab) for a stack of masks."""
-    if instead is None:
-        instead = Replacement(on.model, pairs)(slice(0, len(pairs)))
-    mask = torch.as_tensor(kept, dtype=torch.float32)
-    return on.end_logits(pairs.clean, mask, instead, pairs.clean.labels["end"])
-
-
-def value(pairs: Behaviour, logits: torch.Tensor) -> np.ndarray:
-    return METRICS["logit_diff"](logits, pairs).double().numpy()
 
 
 @pytest.mark.parametrize("name", list(VARIANTS))
@@ -48,36 +31,6 @@ def test_all_on_is_the_clean_run_and_all_off_the_replacement(name: str, pairs: B
     assert error(found[0], clean) < 1e-5
     assert error(found[1], corrupt) < 1e-5
     assert error(clean, corrupt) > 1e-2
-
-
-def some_edges(on: Masked) -> list[Edge]:
-    """An edge into every kind of reader, from every kind of writer."""
-    seen: dict[tuple[str, str], Edge] = {}
-    for edge in on.graph.edges:
-        if edge.reader.layer in (1, None):
-            seen[edge.writer.kind, edge.reader.kind] = edge
-    return [edge for key, edge in seen.items() if key[1] != "kr"]
-
-
-def by_hand(on: Masked, pairs: Behaviour, edge: Edge, *, denoise: bool = False) -> np.ndarray:
-    """Path patching with whole forward passes and plain edits: two runs, hold, send, receive."""
-    model, writer, reader = on.model, edge.writer, edge.reader
-    kinds = ("z", "mlp_out")
-    keep = ["resid_pre.0", *(f"{kind}.{i}" for kind in kinds for i in range(model.n_layers))]
-    clean, corrupt = (model.run(side, keep=keep) for side in (pairs.clean, pairs.corrupt))
-    base, source = (corrupt, clean) if denoise else (clean, corrupt)
-    held = [replace(name, from_=base) for name in keep[1:]]
-    sent = {"input": "resid_pre.0", "head": f"z.{writer.layer}.{writer.head}",
-            "mlp": f"mlp_out.{writer.layer}"}[writer.kind]  # fmt: skip
-    at = {"logits": "resid_final", "mlp": f"mlp_in.{reader.layer}"}.get(
-        reader.kind, f"{reader.kind}.{reader.layer}.{reader.index}"
-    )
-    whole = at.rsplit(".", 1)[0] if at.count(".") == 2 else at
-    edits = [*held, replace(sent, from_=source)]
-    seen = model.run(base.tokens, edits=edits, keep=[whole])
-    return value(pairs, pairs.end_logits(
-        model.run(base.tokens, edits=[replace(at, from_=seen)]).logits
-    ))  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(VARIANTS))

@@ -38,6 +38,7 @@ from torch import Tensor
 
 from cutaway.circuits.batch import Batch
 from cutaway.circuits.masked import Masked
+from cutaway.circuits.places import picked
 from cutaway.circuits.reading import Reading
 from cutaway.errors import ModelError
 from cutaway.model.norm import FrozenNorm, frozen
@@ -63,8 +64,15 @@ class Slopes:
         wanted = {on.readings.stream_site(reading) for reading in on.readings.by_site.values()}
         reads = Recorder(list(on.readings.by_site), gradients=True)
         layers = on.model.anatomy.layers
-        normed = {Site("z", i) for i, layer in enumerate(layers) if layer.attn_post_norm}
-        keep, last = Recorder(wanted | normed), _Last(batch.end)
+        # What passes a post-norm together, by the column of the first writer.
+        normed = {
+            on.graph.before(i): (Site("z", i), layer.o_proj)
+            for i, layer in enumerate(layers) if layer.attn_post_norm is not None
+        } | {
+            on.graph.columns(i, "mlp").start: (Site("mlp_post", i), layers[i].down)
+            for i in on.graph.alone if layers[i].mlp_post_norm is not None
+        }  # fmt: skip
+        keep, last = Recorder(wanted | {site for site, _ in normed.values()}), _Last(batch.end)
         ran = batch.tokens if tokens is None else tokens.to(on.model.device)
         with torch.enable_grad():
             with suppress(_Done), on.model.connected([*taps, keep, reads, last]):
@@ -83,11 +91,11 @@ class Slopes:
         """The streams that readers read."""
         with torch.no_grad():
             self.totals: Mapping[int, Tensor] = {
-                on.graph.before(layer): part.o_proj.forward(kept[site].flatten(2))
-                for layer, part in enumerate(layers)
-                if (site := Site("z", layer)) in normed
+                column: module.forward(kept[site].flatten(2))
+                for column, (site, module) in normed.items()
+                if module is not None
             }
-            """What attention writes before a post-norm, by the column of the layer's first head."""
+            """What heads, or neurons, write before a post-norm, by the first one's column."""
         self.at: Mapping[Site, Tensor] = dict(zip(reads.kept, found[:-1], strict=True))
         """The gradient at each site that readers write to."""
         self.at_last: Float[Tensor, "row d_model"] = found[-1]
@@ -157,6 +165,7 @@ class Attribution:
     ) -> None:
         """Fill in the scores of some rows; `changes` is (writer, row, position, d_model)."""
         start, graph = batch.start, self.on.graph
+        places = list(picked(graph, batch.tokens.rows(some), start))
         centred = changes - changes.mean(dim=-1, keepdim=True) if self._any_centres() else changes
         for layer in range(graph.n_layers):
             others: Tensor | None = None
@@ -166,18 +175,21 @@ class Attribution:
                 delta = slopes.at[reading.site]
                 delta = delta[some, delta.shape[1] - (batch.tokens.ids.shape[1] - start) :]
                 norm = self._plain(reading)
-                if norm is not None:
-                    seen = centred if norm.centres else changes
-                    part = _contracted(reading, norm, stream, delta, seen[:reach])
-                else:
-                    part = _dot(_pulled_back(reading, stream, delta), changes[:reach])
+                seen = (centred if norm is not None and norm.centres else changes)[:reach]
+                part = torch.stack(
+                    [
+                        _scored(reading, norm, at(stream), at.weighted(delta), at.along_rows(seen))
+                        for at in places
+                    ],
+                    dim=2,
+                )  # (row, reader, group, writer)
                 if reading.kind in ("q", "k", "v") and graph.shared_key:
                     sums = part.sum(dim=1, keepdim=True)
                     others = sums if others is None else others + sums
                 if reading.kind == "kr":
                     assert others is not None
                     part = part - others
-                found[:, reading.rows, :reach] = -part.float()
+                found[:, reading.rows, :reach] = -part.float().flatten(1, 2)
         at_end = changes[:, torch.arange(found.shape[0]), batch.end[some] - start]
         last = einsum(slopes.at_last[some], at_end, "row d, writer row d -> row writer")
         found[:, -1] = -last.float()
@@ -208,6 +220,15 @@ def _from(total: Tensor | None, start: int) -> Tensor | None:
     return None if total is None else total[:, start:]
 
 
+def _scored(
+    reading: Reading, norm: FrozenNorm | None, stream: Tensor, delta: Tensor, changes: Tensor
+) -> Tensor:
+    """(row, reader, writer): reader gradients times changes, summed over the positions given."""
+    if norm is None:
+        return _dot(_pulled_back(reading, stream, delta), changes)
+    return _contracted(reading, norm, stream, delta, changes)
+
+
 def _contracted(
     reading: Reading, norm: FrozenNorm, stream: Tensor, delta: Tensor, changes: Tensor
 ) -> Tensor:
@@ -235,9 +256,8 @@ def _dot(gradients: Tensor, changes: Tensor) -> Tensor:
 
 def _pulled_back(reading: Reading, stream: Tensor, delta: Tensor) -> Tensor:
     """(reader, row, position, d_model): the gradient at each reader's own input, by autograd."""
-    many = reading.rows.stop - reading.rows.start
     with torch.enable_grad():
-        inputs = stream[None, None].expand(1, many, -1, -1, -1).clone().requires_grad_()
+        inputs = stream[None, None].expand(1, reading.many, -1, -1, -1).clone().requires_grad_()
         seen = reading(inputs)
         (found,) = torch.autograd.grad(seen, [inputs], grad_outputs=delta.to(seen))
     return found[0]

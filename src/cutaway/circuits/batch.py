@@ -38,8 +38,9 @@ class Batch:
         self.on, self.rows, self.where, self.metric = on, rows, where, metric
         self.tokens = rows.clean.to(on.model.device)
         self.end = self.tokens.labels["end"]
-        run = run_streams(on.model, self.tokens, sites(on.model))
-        self.clean: Written = written(on.model, run)
+        split = on.graph.alone
+        run = run_streams(on.model, self.tokens, sites(on.model, split))
+        self.clean: Written = written(on.model, run, split)
         """What the clean run's writers write."""
         self.last: Tensor = run[Site("resid_final")]
         """(row, position, d_model): the clean run's last stream."""
@@ -81,7 +82,9 @@ class Batch:
     def _resumed(self) -> Resumed:
         model = self.on.model
         streams = [Site("resid_pre", layer) for layer in range(1, model.n_layers)]
-        base = run_base(model, self.tokens, [*sites(model), *streams], logits=False)
+        base = run_base(
+            model, self.tokens, [*sites(model, self.on.graph.alone), *streams], logits=False
+        )
         rows = torch.arange(len(self))
         return Resumed(base=base, written=self.clean, rows=rows, layer=0, start=self.start)
 

@@ -33,7 +33,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from cutaway.circuits.exports import Record, from_networkx, read, to_networkx, write
-from cutaway.circuits.graph import CircuitError, Edge, Graph, led_to
+from cutaway.circuits.graph import CircuitError, Edge, Graph, feeders, follow
 from cutaway.circuits.scores import EdgeScores, check_model
 from cutaway.model.model import Model
 
@@ -108,25 +108,19 @@ class Circuit:
     def pruned(self) -> Circuit:
         """The same circuit without what dangles (see the module)."""
         kept = self.kept.copy()
-        fed = self._fed()
+        fed = np.zeros_like(kept)
+        fed[:, 0] = True
         for row in range(len(kept)):
-            for column in np.flatnonzero(kept[row, 1:]) + 1:
-                kept[row, column] = any(kept[before].any() for before in fed[column])
+            kept[row] &= fed[row]
+            if kept[row].any():
+                fed[follow(self.graph, row)] = True
         useful = np.zeros(len(self.graph.readers), dtype=bool)
         useful[-1] = True
         for row in range(len(useful) - 2, -1, -1):
-            out = kept[:, led_to(self.graph, self.graph.readers[row])].any(axis=1)
-            useful[row] = bool((out & useful).any())
+            rows, columns = follow(self.graph, row)
+            useful[row] = bool(kept[rows & useful, columns].any())
         kept &= useful[:, None]
         return Circuit(graph=self.graph, kept=kept, provenance=self.provenance)
-
-    def _fed(self) -> list[list[int]]:
-        """For each writer, the readers that it is made from."""
-        found: list[list[int]] = [[] for _ in self.graph.writers]
-        for row, reader in enumerate(self.graph.readers):
-            for column in led_to(self.graph, reader):
-                found[column].append(row)
-        return found
 
     def record(self, scores: EdgeScores | None = None) -> Record:
         """What a file of it says, with its edges' scores when they are given."""
@@ -199,10 +193,7 @@ def greedy(scores: EdgeScores, n: int, *, by: By = "magnitude") -> Circuit:
     _check_size(graph, n)
     ranked = np.full(graph.valid.shape, -np.inf)
     ranked[graph.valid] = _ranked(scores, by)
-    feeding = [
-        [row for row, reader in enumerate(graph.readers) if column in led_to(graph, reader)]
-        for column in range(len(graph.writers))
-    ]
+    feeding = feeders(graph)
     kept = np.zeros(graph.valid.shape, dtype=bool)
     opened, heap = set[int](), list[tuple[float, int, int]]()
 
@@ -216,8 +207,9 @@ def greedy(scores: EdgeScores, n: int, *, by: By = "magnitude") -> Circuit:
     while heap and kept.sum() < n:
         _, row, column = heapq.heappop(heap)
         kept[row, column] = True
-        for before in feeding[column]:
-            reach(before)
+        for before, rows in feeding[column]:
+            if rows[row]:
+                reach(before)
     return _made(scores, kept, {"selection": "greedy", "n": n, "by": by}, prune=False)
 
 

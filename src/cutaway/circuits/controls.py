@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from cutaway.circuits.circuit import Circuit
-from cutaway.circuits.graph import Graph, led_to
+from cutaway.circuits.graph import Graph, feeders
 
 _TRIES = 100
 
@@ -24,10 +24,10 @@ def alike(circuit: Circuit, generator: np.random.Generator) -> Bool[ndarray, "re
     """A random circuit with as many edges from each kind of writer to each layer's readers."""
     graph = circuit.graph
     kinds = {
-        (row, column): (graph.readers[row].kind, graph.readers[row].layer,
-                        graph.writers[column].kind)
+        (row, column): (reader.kind, reader.layer, reader.at, graph.writers[column].kind)
         for row, column in map(tuple, graph.ends)
-    }  # fmt: skip
+        for reader in (graph.readers[row],)
+    }
     pools: dict[object, list[tuple[int, int]]] = {}
     for end, kind in kinds.items():
         pools.setdefault(kind, []).append(end)
@@ -52,7 +52,7 @@ def inflated(
     circuit: Circuit, generator: np.random.Generator
 ) -> tuple[Bool[ndarray, "reader writer"], Bool[ndarray, "reader writer"]] | None:
     """The circuit with a random path, and without one edge of it; None where no path adds any."""
-    fed = _fed(circuit.graph)
+    fed = feeders(circuit.graph)
     for _ in range(_TRIES):
         grown = circuit.kept.copy()
         for end in _path(circuit.graph, fed, generator):
@@ -67,22 +67,14 @@ def inflated(
 
 
 def _path(
-    graph: Graph, fed: list[list[int]], generator: np.random.Generator
+    graph: Graph, fed: list[list[tuple[int, np.ndarray]]], generator: np.random.Generator
 ) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     row = len(graph.readers) - 1
     while True:
         column = int(generator.integers(graph.reach[row]))
         found.append((row, column))
-        if not fed[column]:
+        before = [earlier for earlier, rows in fed[column] if rows[row]]
+        if not before:
             return found
-        row = int(generator.choice(fed[column]))
-
-
-def _fed(graph: Graph) -> list[list[int]]:
-    """For each writer, the readers that it is made from."""
-    found: list[list[int]] = [[] for _ in graph.writers]
-    for row, reader in enumerate(graph.readers):
-        for column in led_to(graph, reader):
-            found[column].append(row)
-    return found
+        row = int(generator.choice(before))

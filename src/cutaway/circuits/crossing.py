@@ -119,9 +119,9 @@ def cross(
         raise CircuitError(
             f"Give circuits and behaviours; found {len(circuits)} and {len(behaviours)}."
         )
-    on = model if isinstance(model, Masked) else Masked(model)
     for circuit in circuits.values():
-        circuit.check(on.model)
+        circuit.check(model.model if isinstance(model, Masked) else model)
+    on = Masked.of(model, next(iter(circuits.values())).graph)
     longest = max(map(len, behaviours.values()))
     values = np.full((len(circuits), len(behaviours), longest), np.nan)
     ends = np.full((2, len(behaviours), longest), np.nan)

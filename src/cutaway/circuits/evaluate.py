@@ -83,8 +83,8 @@ def evaluate(
 
     Raises `CircuitError` for another model's circuit, and for a total effect of about zero.
     """
-    on = model if isinstance(model, Masked) else Masked(model)
-    circuit.check(on.model)
+    circuit.check(model.model if isinstance(model, Masked) else model)
+    on = Masked.of(model, circuit.graph)
     if min(controls, sets) < 0:
         raise CircuitError(f"controls and sets count; found {controls} and {sets}.")
     check_span(span)

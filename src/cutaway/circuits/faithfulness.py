@@ -174,13 +174,13 @@ def curve(
     many = len(scores.graph)
     circuits = [top_n(scores, max(1, round(size * many)), by=by) for size in sizes]
     chosen, kind = metric or scores.metric, ablation or scores.ablation
+    circuits[0].check(model.model if isinstance(model, Masked) else model)
+    on = Masked.of(model, scores.graph)
     found = measured(
-        model, behaviour, np.stack([one.kept for one in circuits]), metric=chosen, ablation=kind,
+        on, behaviour, np.stack([one.kept for one in circuits]), metric=chosen, ablation=kind,
         batch_size=batch_size, seed=seed, progress=progress,
     )  # fmt: skip
     check_gap(found.clean, found.ablated, behaviour)
-    on = model.model if isinstance(model, Masked) else model
-    circuits[0].check(on)
     name = checked_metric(behaviour, chosen).name
     settings = {
         "by": by,
@@ -193,7 +193,7 @@ def curve(
         values=xr.DataArray(found.values, {"share": list(sizes)}, ("share", "example"), name),
         clean=xr.DataArray(found.clean, dims="example", name=name),
         ablated=xr.DataArray(found.ablated, dims="example", name=name),
-        by=by, provenance=provenance(on, behaviour, settings),
+        by=by, provenance=provenance(on.model, behaviour, settings),
     )  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def measured(
 
     `progress` is called with the batches done and their total.
     """
-    on = model if isinstance(model, Masked) else Masked(model)
+    on = Masked.of(model)
     chosen, n = checked_metric(behaviour, metric), len(behaviour)
     size = batch_size_for(on.model, behaviour, batch_size)
     instead = replacement(on, behaviour, ablation, kept, seed=seed, batch_size=size)

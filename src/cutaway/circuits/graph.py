@@ -18,17 +18,24 @@ Where an edge starts and ends: it ends in the stream, before the reader's own no
 afresh from the changed input. It starts at what the part adds to the stream. For an MLP that is
 after any post-norm and residual multiplier. A post-norm on the attention (OLMo 2, Gemma 2, GLM 4)
 spans the heads, so there a head's edge starts before it, and each reader sees the post-norm of its
-own mixture of heads (see `masked`).
+own mixture of heads (see `masked`). The same holds for single neurons and an MLP's post-norm.
 
-Names are those of EAP-IG (Hanna et al. 2024): `a0.h3->a2.h1<q>`, `input->m0`, `m1->logits`.
+A graph can be split in two ways, and is a graph with more readers, or more writers, all the same:
+
+- by **position label** (`positions`): the stream is read and written at the same position, and only
+  attention carries anything from one position to another, inside a head. So each reader becomes
+  one reader per label, `a2.h1<q>@S2`, and one for all other positions together, `a2.h1<q>@rest`.
+  The logits are read at the prompt's end alone, and stay one reader;
+- by **neuron** (`neurons`): an MLP's output is the sum of its neurons' activations times their rows
+  of the output projection. Chosen neurons write by themselves, `m3.n17`, and the others of the
+  layer, with the bias, as `m3.rest`.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -36,75 +43,21 @@ import numpy as np
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
+from cutaway.circuits.ends import Edge, Reader, ReaderKind, Writer, read
 from cutaway.errors import CutawayError
 from cutaway.model.model import Model
+from cutaway.model.ports import plain_weight
 
-WriterKind = Literal["input", "head", "mlp"]
-ReaderKind = Literal["q", "k", "v", "kr", "mlp", "logits"]
 Granularity = Literal["edges", "nodes", "layers"]
-"""What is switched together: single edges; all edges out of a head or MLP; all edges out of a whole
-attention or MLP."""
+"""What is switched together: single edges; all edges out of a head, MLP or neuron; all edges out of
+a whole attention or MLP. In a graph split by position, those at one label's positions."""
 
-_END = re.compile(
-    r"(?P<whole>input|logits)|m(?P<mlp>\d+)|"
-    r"a(?P<layer>\d+)(\.(?P<part>h|kv)(?P<index>\d+))?(<(?P<kind>q|k|v|kr)>)?"
-)
+REST = "rest"
+"""The label of all positions that have none of their own."""
 
 
 class CircuitError(CutawayError):
     """A circuit, mask or edge that does not fit the model or the behaviour."""
-
-
-@dataclass(frozen=True, order=True)
-class Writer:
-    """A part that adds to the residual stream."""
-
-    kind: WriterKind
-    """Which kind of part it is."""
-    layer: int | None = None
-    """Its layer; None for the input."""
-    head: int | None = None
-    """Its head, for heads."""
-
-    def __str__(self) -> str:
-        if self.kind == "input":
-            return "input"
-        return f"m{self.layer}" if self.kind == "mlp" else f"a{self.layer}.h{self.head}"
-
-
-@dataclass(frozen=True, order=True)
-class Reader:
-    """A place where the residual stream is read."""
-
-    kind: ReaderKind
-    """What reads: a head's query, key or value, the shared rotary key, an MLP, or the logits."""
-    layer: int | None = None
-    """Its layer; None for the logits."""
-    index: int | None = None
-    """The head (or the group of heads that shares keys and values)."""
-    shared: bool = False
-    """Whether `index` counts groups of heads."""
-
-    def __str__(self) -> str:
-        if self.kind == "logits":
-            return "logits"
-        if self.kind == "mlp":
-            return f"m{self.layer}"
-        part = "" if self.index is None else f".{'kv' if self.shared else 'h'}{self.index}"
-        return f"a{self.layer}{part}<{self.kind}>"
-
-
-@dataclass(frozen=True, order=True)
-class Edge:
-    """From a writer to a reader that comes after it."""
-
-    writer: Writer
-    """Where it starts."""
-    reader: Reader
-    """Where it ends."""
-
-    def __str__(self) -> str:
-        return f"{self.writer}->{self.reader}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +74,37 @@ class Graph:
     """Whether attention and MLP read the stream side by side."""
     shared_key: bool = False
     """Whether all heads also share a rotary key (latent attention)."""
+    positions: tuple[str, ...] = ()
+    """The position labels by which readers are split; none, where they are not."""
+    neurons: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """The layers whose MLP is split, each with the neurons that write by themselves."""
+
+    def __post_init__(self) -> None:
+        # What was read from a file has lists.
+        object.__setattr__(self, "positions", tuple(self.positions))
+        neurons = tuple((int(layer), tuple(chosen)) for layer, chosen in self.neurons)
+        object.__setattr__(self, "neurons", neurons)
+        for label in self.positions:
+            if not label or label == REST or "->" in label or self.positions.count(label) > 1:
+                raise CircuitError(
+                    f"Positions are split by labels that differ from one another and from {REST!r} "
+                    f"and hold no '->'; found {', '.join(map(repr, self.positions))}."
+                )
 
     @classmethod
-    def of(cls, model: Model) -> Graph:
-        """The graph of an opened model."""
+    def of(
+        cls,
+        model: Model,
+        *,
+        positions: Sequence[str] = (),
+        neurons: Mapping[int, Sequence[int]] | Sequence[int] = (),
+    ) -> Graph:
+        """The graph of an opened model.
+
+        `positions` are the labels to split readers by (`behaviour.labels` for all of them).
+        `neurons` are the layers whose MLP is split into all its neurons, or for each such layer
+        those to split off. Raises `CircuitError` for what the model does not have.
+        """
         latent = model.anatomy.d_key is not None
         return cls(
             n_layers=model.n_layers,
@@ -132,7 +112,38 @@ class Graph:
             n_kv_heads=model.n_heads if latent else model.n_kv_heads,
             parallel=model.parallel,
             shared_key=latent,
+            positions=tuple(positions),
+            neurons=_chosen(model, neurons),
         )
+
+    @property
+    def whole(self) -> Graph:
+        """The same architecture's graph without any split."""
+        return replace(self, positions=(), neurons=())
+
+    def check(self, model: Model) -> None:
+        """Refuse a model that this is not a graph of."""
+        if self != Graph.of(model, positions=self.positions, neurons=self.alone):
+            raise CircuitError(
+                f"This graph is of a model with {self.n_layers} layers of {self.n_heads} heads, "
+                f"and {model.name} is built otherwise; open the model that it was made for."
+            )
+
+    @property
+    def split(self) -> dict[str, object]:
+        """How it is split, for provenance; nothing where it is not."""
+        found = {"positions": list(self.positions), "neurons": {str(k): v for k, v in self.neurons}}
+        return {name: how for name, how in found.items() if how}
+
+    @cached_property
+    def labels(self) -> tuple[str | None, ...]:
+        """The groups of positions at which readers read; a single None, where they are one."""
+        return (*self.positions, REST) if self.positions else (None,)
+
+    @cached_property
+    def alone(self) -> Mapping[int, tuple[int, ...]]:
+        """The neurons that write by themselves, by layer."""
+        return dict(self.neurons)
 
     @cached_property
     def writers(self) -> tuple[Writer, ...]:
@@ -140,12 +151,14 @@ class Graph:
         found = [Writer("input")]
         for layer in range(self.n_layers):
             found += [Writer("head", layer, head) for head in range(self.n_heads)]
-            found.append(Writer("mlp", layer))
+            alone = self.alone.get(layer, ())
+            found += [Writer("neuron", layer, neuron=neuron) for neuron in alone]
+            found.append(Writer("mlp", layer, rest=layer in self.alone))
         return tuple(found)
 
     @cached_property
     def readers(self) -> tuple[Reader, ...]:
-        """In the order in which they read."""
+        """In the order in which they read; those of one place by label."""
         shared = self.n_kv_heads != self.n_heads
         found: list[Reader] = []
         for layer in range(self.n_layers):
@@ -155,17 +168,43 @@ class Graph:
             if self.shared_key:
                 found.append(Reader("kr", layer))
             found.append(Reader("mlp", layer))
-        return (*found, Reader("logits"))
+        labelled = [replace(reader, at=label) for reader in found for label in self.labels]
+        return (*labelled, Reader("logits"))
 
     def rows(self, layer: int | None, kind: ReaderKind) -> slice:
         """Where the readers of one kind in one layer stand among `readers`."""
         first = self._place[next(r for r in self.readers if r.layer == layer and r.kind == kind)]
+        if kind == "logits":
+            return slice(first, first + 1)
         many = {"q": self.n_heads, "k": self.n_kv_heads, "v": self.n_kv_heads}
-        return slice(first, first + many.get(kind, 1))
+        return slice(first, first + many.get(kind, 1) * len(self.labels))
+
+    def columns(self, layer: int, kind: Literal["head", "mlp"]) -> slice:
+        """Where the heads of a layer, or its MLP with its neurons, stand among `writers`."""
+        middle = self.before(layer) + self.n_heads
+        if kind == "head":
+            return slice(middle - self.n_heads, middle)
+        return slice(middle, middle + 1 + len(self.alone.get(layer, ())))
 
     def before(self, layer: int) -> int:
         """How many writers have written before a layer."""
-        return 1 + layer * (self.n_heads + 1)
+        neurons = sum(len(chosen) for split, chosen in self.neurons if split < layer)
+        return 1 + layer * (self.n_heads + 1) + neurons
+
+    def read_at(self, label: str | None) -> Bool[ndarray, " reader"]:
+        """Which readers may read what is written at a label's positions; None for anywhere."""
+        if label is None:
+            return np.ones(len(self.readers), dtype=bool)
+        return self._read_at[label]
+
+    @cached_property
+    def _read_at(self) -> Mapping[str, Bool[ndarray, " reader"]]:
+        at = np.array([reader.at or "" for reader in self.readers])
+        found = {label: at == label for label in self.labels if label is not None}
+        for label, where in found.items():
+            # Where `end` is no label, the end may be at any of them.
+            where[-1] = label == "end" or "end" not in self.positions
+        return found
 
     def reaches(self, reader: Reader) -> int:
         """How many writers a reader reads."""
@@ -208,7 +247,12 @@ class Graph:
 
     def parse(self, edge: str | Edge) -> Edge:
         """The edge that a name means, checked to exist here."""
-        found = edge if isinstance(edge, Edge) else self._read(edge)
+        found = edge if isinstance(edge, Edge) else read(edge)
+        if found is None:
+            raise CircuitError(
+                f"{edge!r} is not an edge; write 'WRITER->READER', for example "
+                "'a0.h1->a1.h0<q>', 'input->m0' or 'm0->logits'."
+            )
         row, column = self._place.get(found.reader), self._place.get(found.writer)
         if row is None or column is None:
             end, known = (
@@ -228,17 +272,6 @@ class Graph:
             )
         return found
 
-    def _read(self, text: str) -> Edge:
-        ends = [_END.fullmatch(part.strip()) for part in text.split("->")]
-        if len(ends) == 2 and ends[0] is not None and ends[1] is not None:
-            writer, reader = _writer(ends[0]), _reader(ends[1])
-            if writer is not None and reader is not None:
-                return Edge(writer, reader)
-        raise CircuitError(
-            f"{text!r} is not an edge; write 'WRITER->READER', for example 'a0.h1->a1.h0<q>', "
-            "'input->m0' or 'm0->logits'."
-        )
-
     def units(
         self, granularity: Granularity = "edges"
     ) -> tuple[tuple[str, ...], Int[ndarray, "reader writer"]]:
@@ -251,13 +284,25 @@ class Graph:
         if granularity == "edges":
             found[self.valid] = np.arange(len(self))
             return tuple(map(str, self.edges)), found
-        names = [
-            f"a{writer.layer}" if granularity == "layers" and writer.kind == "head" else str(writer)
-            for writer in self.writers
-        ]
-        known = list(dict.fromkeys(names))
-        column = np.array([known.index(name) for name in names])
-        return tuple(known), np.where(self.valid, column, -1)
+        at = [self._written_at(reader) for reader in self.readers]
+        places = list(dict.fromkeys(at))
+        parts = [writer.part if granularity == "layers" else str(writer) for writer in self.writers]
+        known = list(dict.fromkeys(parts))
+        column = np.array([known.index(part) for part in parts])
+        row = np.array([places.index(place) for place in at])
+        unit = column * len(places) + row[:, None]
+        used = np.unique(unit[self.valid])  # the last MLP writes for the logits alone
+        names = [part + place for part in known for place in places]
+        return (
+            tuple(names[one] for one in used),
+            np.where(self.valid, np.searchsorted(used, unit), -1),
+        )
+
+    def _written_at(self, reader: Reader) -> str:
+        """What a writer's name gets where this reader reads it: `@S2`, or nothing."""
+        if reader.layer is None and self.positions:
+            return f"@{'end' if 'end' in self.positions else REST}"
+        return "" if reader.at is None else f"@{reader.at}"
 
     def mask(self, edges: Sequence[str | Edge]) -> Bool[ndarray, "reader writer"]:
         """The matrix that is True at these edges."""
@@ -274,35 +319,68 @@ class Graph:
 
 def led_to(graph: Graph, reader: Reader) -> list[int]:
     """The columns of the writers that are made from what a reader reads."""
+    found = _led_to(graph, reader)
+    return list(range(found.start, found.stop))
+
+
+def _led_to(graph: Graph, reader: Reader) -> slice:
     if reader.layer is None:
-        return []
-    first = graph.before(reader.layer)
+        return slice(0, 0)
     if reader.kind == "mlp":
-        return [first + graph.n_heads]
+        return graph.columns(reader.layer, "mlp")
+    first = graph.before(reader.layer)
     if reader.index is None:
-        return list(range(first, first + graph.n_heads))
+        return graph.columns(reader.layer, "head")
     group = graph.n_heads // graph.n_kv_heads if reader.shared else 1
-    return list(range(first + reader.index * group, first + (reader.index + 1) * group))
+    return slice(first + reader.index * group, first + (reader.index + 1) * group)
 
 
-def _writer(found: re.Match[str]) -> Writer | None:
-    if found["whole"] == "input":
-        return Writer("input")
-    if found["mlp"]:
-        return Writer("mlp", int(found["mlp"]))
-    if found["part"] == "h" and not found["kind"]:
-        return Writer("head", int(found["layer"]), int(found["index"]))
-    return None
+def follow(graph: Graph, row: int) -> tuple[Bool[ndarray, " reader"], slice]:
+    """The edges that carry on what a reader reads: their rows, and their columns.
+
+    A query and an MLP are read where their part writes; keys and values are read for the sake of
+    any position.
+    """
+    reader = graph.readers[row]
+    stays = reader.at is not None and reader.kind in ("q", "mlp")
+    return graph.read_at(reader.at if stays else None), _led_to(graph, reader)
 
 
-def _reader(found: re.Match[str]) -> Reader | None:
-    if found["whole"] == "logits":
-        return Reader("logits")
-    if found["mlp"]:
-        return Reader("mlp", int(found["mlp"]))
-    kinds: dict[str, ReaderKind] = {"q": "q", "k": "k", "v": "v", "kr": "kr"}
-    kind = kinds.get(found["kind"] or "")
-    if kind is None or (kind == "kr") != (found["index"] is None):
-        return None
-    index = None if found["index"] is None else int(found["index"])
-    return Reader(kind, int(found["layer"]), index, found["part"] == "kv")
+def feeders(graph: Graph) -> list[list[tuple[int, Bool[ndarray, " reader"]]]]:
+    """For each writer, the readers that it is made from, each with what `follow` says of rows."""
+    found: list[list[tuple[int, Bool[ndarray, " reader"]]]] = [[] for _ in graph.writers]
+    for row in range(len(graph.readers)):
+        rows, columns = follow(graph, row)
+        for fed in found[columns]:
+            fed.append((row, rows))
+    return found
+
+
+def _chosen(
+    model: Model, neurons: Mapping[int, Sequence[int]] | Sequence[int]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Each layer's chosen neurons in order, checked to exist and to write by themselves."""
+    wanted = dict(neurons) if isinstance(neurons, Mapping) else dict.fromkeys(neurons)
+    found: list[tuple[int, tuple[int, ...]]] = []
+    for layer in sorted(wanted):
+        if not 0 <= layer < model.n_layers:
+            raise CircuitError(
+                f"There is no layer {layer} to split into neurons; {model.name} has layers 0 to "
+                f"{model.n_layers - 1}."
+            )
+        down, width = model.anatomy.layers[layer].down, model.axis_sizes(layer)["neuron"]
+        if down is None or plain_weight(down) is None:
+            why = "is a mixture of experts" if down is None else "ends in no plain linear layer"
+            raise CircuitError(
+                f"The MLP of layer {layer} cannot be split into neurons, since it {why}; choose "
+                "other layers."
+            )
+        chosen = wanted[layer]
+        listed = sorted(range(width) if chosen is None else chosen)
+        if not listed or len(set(listed)) < len(listed) or not 0 <= listed[0] <= listed[-1] < width:
+            raise CircuitError(
+                f"Layer {layer} has neurons 0 to {width - 1}, to be chosen at least one and each "
+                f"once; found {listed}."
+            )
+        found.append((layer, tuple(listed)))
+    return tuple(found)

@@ -40,8 +40,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.circuits.graph import CircuitError, Graph
+from cutaway.circuits.places import Places
 from cutaway.circuits.reading import Reading, Readings
-from cutaway.circuits.writing import Change, heads_change, part_change
+from cutaway.circuits.writing import Change, heads_change, mlp_change, part_change
 from cutaway.circuits.written import Written
 from cutaway.model.memory import free_memory
 from cutaway.model.model import Model
@@ -76,14 +77,32 @@ class Resumed:
 class Masked:
     """A model with its edges to switch."""
 
-    def __init__(self, model: Model, *, memory: int | None = None) -> None:
-        """`memory` bounds what the changes and inputs of one piece may take, in bytes.
+    def __init__(
+        self, model: Model, graph: Graph | None = None, *, memory: int | None = None
+    ) -> None:
+        """`graph` are the edges to switch: those of `Graph.of(model)`, or of a graph that is split.
 
-        Raises `CircuitError` for a model whose readers cannot be understood.
+        `memory` bounds what the changes and inputs of one piece may take, in bytes. Raises
+        `CircuitError` for another model's graph, and for a model whose readers cannot be
+        understood.
         """
-        self.model, self.graph = model, Graph.of(model)
+        self.model, self.graph = model, Graph.of(model) if graph is None else graph
+        self.graph.check(model)
         self.readings = Readings(model, self.graph)
         self.memory = min(_MOST, free_memory(model.device) // 2) if memory is None else memory
+
+    @classmethod
+    def of(
+        cls, model: Model | Masked, graph: Graph | None = None, *, memory: int | None = None
+    ) -> Masked:
+        """What is given, when it has these edges to switch within this memory; else made anew."""
+        if not isinstance(model, Masked):
+            return cls(model, graph, memory=memory)
+        wanted = model.graph if graph is None else graph
+        bound = model.memory if memory is None else memory
+        if (wanted, bound) == (model.graph, model.memory):
+            return model
+        return cls(model.model, wanted, memory=bound)
 
     def end_logits(
         self,
@@ -136,7 +155,11 @@ class Masked:
         grown = torch.is_grad_enabled() and (
             kept.requires_grad or any(x.requires_grad for x in replacement.tensors())
         )
-        tap = _Pass(self, kept, replacement.rows(rows), end[rows], resumed, rows, grown=grown)
+        start = 0 if resumed is None else resumed.start
+        places = Places.of(self.graph, tokens.rows(chosen).to(model.device), start)
+        tap = _Pass(
+            self, kept, replacement.rows(rows), end[rows], resumed, rows, places, grown=grown
+        )
         with nullcontext() if grown else torch.no_grad():
             if resumed is None:
                 batch = tokens.rows(chosen.repeat(many)).to(model.device)
@@ -160,20 +183,25 @@ class Masked:
 
 
 class _Pass:
-    """The tap of one masked forward: `many` masks, the rows of one after those of another."""
+    """The tap of one masked forward: `many` masks, the rows of one after those of another.
+
+    Streams and changes are kept with their tokens sorted by group (see `places`).
+    """
 
     def __init__(
         self, owner: Masked, kept: Tensor, replacement: Written, end: Tensor,
-        resumed: Resumed | None, rows: slice, *, grown: bool,
+        resumed: Resumed | None, rows: slice, places: Places, *, grown: bool,
     ) -> None:  # fmt: skip
         model = owner.model
         self.model, self.graph, self.readings = model, owner.graph, owner.readings
         self.off = (1 - kept).to(model.device, model.dtype)
-        self.many, self.grown = len(kept), grown
+        self.many, self.grown, self.places = len(kept), grown, places
         self.first = 0 if resumed is None else resumed.layer
         start = 0 if resumed is None else resumed.start
-        self.replacement, self.end = replacement.after(start), end.to(model.device) - start
+        self.replacement = replacement.after(start).map(places.spread)
+        self.ends = places.at(end.to(model.device) - start)
         self.streams: dict[Site, Tensor] = {}
+        self.posts: dict[int, Tensor] = {}
         self.last: Tensor | None = None
         """(mask · row, d_model): what the logits read."""
         self.changes: list[Change] = []
@@ -186,6 +214,8 @@ class _Pass:
         """The changes of the writers before the first layer that runs."""
         self._wrote(Site("resid_pre", 0), current.input)
         for layer in range(self.first):
+            if layer in current.post:
+                self.posts[layer] = self._by_mask(current.post[layer])
             self._wrote(Site("z", layer), current.z[layer])
             self._wrote(Site("mlp_out", layer), current.mlp[layer])
 
@@ -195,6 +225,8 @@ class _Pass:
             return site.kind == "resid_final"
         if site.layer < self.first:
             return False
+        if site.kind == "mlp_post":
+            return site.layer in self.graph.alone
         return site in self.readings.by_site or site.kind in (
             "resid_pre", "resid_mid", "z", "mlp_out",
         )  # fmt: skip
@@ -208,20 +240,31 @@ class _Pass:
         if reading is not None:
             return self._read(reading, x)
         if site.kind in ("resid_pre", "resid_mid"):
-            self.streams[site] = x.clone()
+            self.streams[site] = self._by_mask(x.clone())
+        if site.kind == "mlp_post" and site.layer is not None:
+            self.posts[site.layer] = self._by_mask(x)
         if site.kind in ("z", "mlp_out") or (site == Site("resid_pre", 0) and not self.changes):
             self._wrote(site, x)
         return x
 
+    def _by_mask(self, x: Tensor) -> Tensor:
+        return self.places.sorted(x.unflatten(0, (self.many, -1)))
+
     def _read(self, reading: Reading, x: Tensor) -> Tensor:
-        off, reach = self.off[:, reading.rows], self.graph.reach[reading.rows.start]
+        off, reach = self.off[:, reading.rows], int(self.graph.reach[reading.rows.start])
         # With a shared key, what passes here was made from that key's own input.
         as_it_is = not self.grown and not self.graph.shared_key
         if as_it_is and not bool(off[:, :, :reach].any()):
             return x
-        stream = self.streams[self.readings.stream_site(reading)].unflatten(0, (self.many, -1))
-        earlier = [change.until(int(reach)) for change in self.changes]
-        found = reading(self._mixed(stream, off, [change for change in earlier if change]))
+        stream = self.streams[self.readings.stream_site(reading)]
+        earlier = [change.until(reach) for change in self.changes]
+        changes = [change for change in earlier if change]
+        by_group = off.unflatten(1, (reading.many, -1)).unbind(dim=2)
+        mixed = [
+            self._mixed(stream[:, :, where], share, [change.part(where) for change in changes])
+            for where, share in zip(self.places.parts, by_group, strict=True)
+        ]
+        found = self.places.restored(reading(mixed[0] if len(mixed) == 1 else torch.cat(mixed, 3)))
         ahead = x.shape[1] - found.shape[1]  # latent attention's keys of earlier positions
         return torch.cat([x[:, :ahead], found], dim=1) if ahead else found
 
@@ -236,16 +279,15 @@ class _Pass:
 
     def _wrote(self, site: Site, x: Tensor) -> None:
         graph, layer = self.graph, site.layer or 0
-        now = x.unflatten(0, (self.many, -1))
-        first = graph.before(layer)
+        now, instead = self._by_mask(x), self.replacement
         if site.kind == "z":
-            columns = slice(first, first + graph.n_heads)
-            change = heads_change(self.model, layer, columns, now, self.replacement.z[layer])
+            columns = graph.columns(layer, "head")
+            change = heads_change(self.model, layer, columns, now, instead.z[layer])
         elif site.kind == "mlp_out":
-            columns = slice(first + graph.n_heads, first + graph.n_heads + 1)
-            change = part_change(columns, now, self.replacement.mlp[layer])
+            post = self.posts.get(layer), instead.post.get(layer)
+            change = mlp_change(self.model, graph, layer, now, instead.mlp[layer], *post)
         else:
-            change = part_change(slice(0, 1), now, self.replacement.input)
+            change = part_change(slice(0, 1), now, instead.input)
         self.changes.append(change if self.grown else self._together(change))
 
     def _together(self, change: Change) -> Change:
@@ -267,9 +309,9 @@ class _Pass:
         return Change(columns=columns, values=self.block[:, columns])
 
     def _at_end(self, x: Tensor) -> Tensor:
-        rows = torch.arange(len(self.end), device=x.device)
-        stream = x.unflatten(0, (self.many, -1))[:, rows, self.end]
-        changes = [change.at(rows, self.end) for change in self.changes]
+        rows, position = self.ends
+        stream = self._by_mask(x)[:, rows, position]
+        changes = [change.at(rows, position) for change in self.changes]
         return self._mixed(stream, self.off[:, -1:], changes).flatten(0, 2)
 
 

@@ -61,10 +61,10 @@ def optimal_constants(
     as a fraction of how much a writer varies. Raises `CircuitError` for circuits of another model,
     for `by_position` with prompts of different lengths, and for numbers that are not whole.
     """
-    on = model if isinstance(model, Masked) else Masked(model)
     some = [circuits] if isinstance(circuits, Circuit) else list(circuits)
     for one in some:
-        one.check(on.model)
+        one.check(model.model if isinstance(model, Masked) else model)
+    on = Masked.of(model, some[0].graph)
     return learned(
         on, behaviour, np.stack([one.kept for one in some]), metric=metric, seed=seed,
         by_position=by_position, steps=steps, rate=rate, progress=progress,
@@ -77,7 +77,9 @@ def replacement(
 ) -> Replacement:  # fmt: skip
     """What edges carry when they are off under these masks; `optimal` is learned for them."""
     how = learned(on, behaviour, kept, seed=seed) if ablation == "optimal" else ablation
-    return Replacement(on.model, behaviour, how, seed=seed, batch_size=batch_size)
+    return Replacement(
+        on.model, behaviour, how, seed=seed, batch_size=batch_size, split=on.graph.alone
+    )
 
 
 def learned(
@@ -140,7 +142,9 @@ class _Task:
     def __post_init__(self) -> None:
         size = min(_ROWS, batch_size_for(self.on.model, self.behaviour, None))
         how = "mean-by-position" if self.by_position else "mean"
-        means = Replacement(self.on.model, self.behaviour, how, batch_size=size)
+        means = Replacement(
+            self.on.model, self.behaviour, how, batch_size=size, split=self.on.graph.alone
+        )
         n = len(self.behaviour)
         self.batches = [
             Batch(self.on, self.behaviour.rows(where), where, self.metric, means)
@@ -161,7 +165,7 @@ class _Task:
             mean + scale * delta
             for mean, scale, delta in zip(self.start.tensors(), self.scales, deltas, strict=True)
         ]
-        return Written(input=moved[0], z=tuple(moved[1::2]), mlp=tuple(moved[2::2]))
+        return self.start.holding(moved)
 
     def loss(self, constants: Written, step: int, mask: int) -> Float[Tensor, ""]:
         """The loss of one batch under one mask."""

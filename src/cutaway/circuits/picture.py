@@ -14,13 +14,14 @@ import numpy as np
 from cutaway.circuits.circuit import By
 from cutaway.circuits.discovery import RANKED_BY
 from cutaway.circuits.faithfulness import Curve, Ratio
-from cutaway.circuits.graph import Edge, Graph, Reader
+from cutaway.circuits.graph import CircuitError, Edge, Graph, Reader, Writer
 from cutaway.circuits.scores import EdgeScores
 from cutaway.views.circuit_values import (
     CircuitEdge,
     CircuitNode,
     CircuitSize,
     CircuitView,
+    NodeKind,
     Reading,
 )
 from cutaway.views.text import Estimate
@@ -53,6 +54,11 @@ def view(
     `size` is the number of edges shown first: one of the curve's.
     """
     graph = scores.graph
+    if graph.positions:
+        raise CircuitError(
+            "Edges split by position are not drawn, since parts have one place; score the whole "
+            "graph instead."
+        )
     stops = tuple(_sizes(curve, len(graph), controls or {}))
     held = max((stop.edges for stop in stops if stop.edges <= most), default=most)
     told = roles or {}, attends or {}, writes or {}
@@ -78,7 +84,7 @@ def _nodes(
     """Every writer, the groups that share keys and values, and the logits."""
     found = [
         CircuitNode(
-            name=str(writer), kind=writer.kind, layer=writer.layer, index=writer.head,
+            name=str(writer), kind=_kind(writer), layer=writer.layer, index=writer.head,
             role=roles.get(str(writer), ""),
             attends=tuple(attends.get(str(writer), ())), writes=tuple(writes.get(str(writer), ())),
         )
@@ -114,6 +120,12 @@ def _edge(edge: Edge, score: float, rank: int, inclusion: Mapping[str, float]) -
         port="" if reader.kind in ("mlp", "logits") else reader.kind,
         score=score, rank=rank, inclusion=inclusion.get(str(edge), math.nan),
     )  # fmt: skip
+
+
+def _kind(writer: Writer) -> NodeKind:
+    if writer.kind == "neuron":
+        raise CircuitError("Single neurons are not drawn; score a graph of whole MLPs instead.")
+    return writer.kind
 
 
 def _grouped(reader: Reader) -> bool:

@@ -49,7 +49,9 @@ class Reading:
     site: Site
     """The site that is given what they read."""
     rows: slice
-    """Where they stand among the graph's readers."""
+    """Where they stand among the graph's readers, with a row for each label."""
+    many: int
+    """How many they are, labels apart."""
     norm: nn.Module | None
     """The norm between the stream and the part; None where it reads the stream itself."""
     inner: Step | None = field(default=None, repr=False)
@@ -158,19 +160,20 @@ class Readings:
         before_attention = self._norm(layer, Site("resid_pre", layer), Site("attn_in", layer))
         for kind in ("q", "k", "v"):
             site = Site(kind, layer)
+            rows = graph.rows(layer, kind)
             yield Reading(
-                kind=kind, site=site, rows=graph.rows(layer, kind), norm=before_attention,
-                inner=_inner(part.attn, ports[site]), port=ports[site],
+                kind=kind, site=site, rows=rows, many=(rows.stop - rows.start) // len(graph.labels),
+                norm=before_attention, inner=_inner(part.attn, ports[site]), port=ports[site],
             )  # fmt: skip
         if graph.shared_key:
             yield Reading(
-                kind="kr", site=Site("attn_in", layer), rows=graph.rows(layer, "kr"),
+                kind="kr", site=Site("attn_in", layer), rows=graph.rows(layer, "kr"), many=1,
                 norm=before_attention,
             )  # fmt: skip
         stream = Site("resid_pre" if graph.parallel else "resid_mid", layer)
         seen = Site("mlp_in", layer)
         yield Reading(
-            kind="mlp", site=seen, rows=graph.rows(layer, "mlp"),
+            kind="mlp", site=seen, rows=graph.rows(layer, "mlp"), many=1,
             norm=self._norm(layer, stream, seen),
         )  # fmt: skip
 
@@ -196,9 +199,8 @@ class Readings:
 
     def _check(self, reading: Reading, layer: int) -> None:
         stream = self._probe[self.stream_site(reading)]
-        many = reading.rows.stop - reading.rows.start
         with torch.no_grad():
-            found = reading(stream[None, None].expand(1, many, -1, -1, -1))
+            found = reading(stream[None, None].expand(1, reading.many, -1, -1, -1))
         error = _error(found, self._probe[reading.site])
         if not error < (1e-4 if self._model.dtype == torch.float32 else 3e-2):
             raise self._refusal(reading.site, error)

@@ -191,7 +191,7 @@ class EdgeScores(Result):
 def check_model(graph: Graph, provenance: Mapping[str, Any], model: Model, what: str) -> None:
     """Refuse a model that something with this graph and provenance is not of."""
     verb = "belong" if what.startswith("These") else "belongs"
-    if Graph.of(model) != graph:
+    if Graph.of(model) != graph.whole:
         raise CircuitError(
             f"{what} {verb} to a model with {graph.n_layers} layers of {graph.n_heads} heads, and "
             f"{model.name} is built otherwise; open the model that was used."

@@ -56,7 +56,7 @@ def smallest(
     for a total effect of about zero, and where no size keeps the behaviour.
     """
     check_span(span)
-    on = model if isinstance(model, Masked) else Masked(model)
+    on = Masked.of(model, scores.graph)
     sizes, tried = _growing(len(scores.graph)), 0
 
     def first(some: Sequence[int]) -> int | None:

@@ -4,6 +4,10 @@ A head's change is W_O^h (z_replacement − z_current), so that biases cancel; a
 input's is the plain difference. Where the attention's output passes a norm N before it joins the
 stream (OLMo 2, Gemma 2, GLM 4), the heads' changes come before N: a reader that sees them in the
 shares s sees N(Σ_head current + bias + Σ_head s · change) in place of N(Σ_head current + bias).
+
+A neuron's change is its activation's times its row of the MLP's output projection, and the rest of
+the MLP changes by what the chosen neurons leave. With a post-norm on the MLP they come before it,
+as heads do before theirs.
 """
 
 from __future__ import annotations
@@ -77,6 +81,11 @@ class Change:
         first = self.columns.start
         return replace(self, columns=slice(first, reach), values=self.values[:, : reach - first])
 
+    def part(self, where: slice) -> Change:
+        """The same at some of the positions."""
+        total = None if self.total is None else self.total[:, :, where]
+        return replace(self, values=self.values[:, :, :, where], total=total)
+
     def at(self, rows: Tensor, position: Tensor) -> Change:
         """The same at one position of each row; the position axis goes."""
         total = None if self.total is None else self.total[:, rows, position]
@@ -119,11 +128,40 @@ def part_change(
     return Change(columns=columns, values=(instead.to(now) - now)[:, None])
 
 
+def mlp_change(
+    model: Model, graph: Graph, layer: int,
+    now: Float[Tensor, "mask row position d_model"],
+    instead: Float[Tensor, "row_or_1 position_or_1 d_model"],
+    post: Float[Tensor, "mask row position neuron"] | None,
+    post_instead: Float[Tensor, "row_or_1 position_or_1 neuron"] | None,
+) -> Change:  # fmt: skip
+    """What replacing a layer's MLP changes, or its neurons where it is split (`post`)."""
+    columns = graph.columns(layer, "mlp")
+    if post is None or post_instead is None:
+        return part_change(columns, now, instead)
+    part, scale = model.anatomy.layers[layer], model.anatomy.multiplier
+    down, norm, chosen = part.down, part.mlp_post_norm, list(graph.alone[layer])
+    weight = None if down is None else plain_weight(down)
+    assert down is not None
+    assert weight is not None  # the graph was checked against the model
+    change = post_instead.to(post) - post
+    alone = einsum(change[..., chosen], weight[:, chosen], "m row p n, d n -> m n row p d")
+    if norm is None:
+        alone, whole, total = alone * scale, instead.to(now) - now, None
+    else:
+        whole = nn.functional.linear(change, weight)
+        total = down.forward(post.flatten(0, 1)).unflatten(0, post.shape[:2])
+    values = torch.cat([alone, (whole - alone.sum(dim=1))[:, None]], dim=1)
+    return Change(columns=columns, values=values, total=total, norm=norm, scale=scale)
+
+
 def all_changes(model: Model, graph: Graph, current: Written, instead: Written) -> Iterator[Change]:
     """The change of every writer, layer by layer, between two runs (one mask)."""
     yield part_change(slice(0, 1), current.input[None], instead.input)
     for layer in range(graph.n_layers):
-        first = graph.before(layer)
-        heads, mlp = slice(first, first + graph.n_heads), first + graph.n_heads
+        heads, post = graph.columns(layer, "head"), current.post.get(layer)
         yield heads_change(model, layer, heads, current.z[layer][None], instead.z[layer])
-        yield part_change(slice(mlp, mlp + 1), current.mlp[layer][None], instead.mlp[layer])
+        yield mlp_change(
+            model, graph, layer, current.mlp[layer][None], instead.mlp[layer],
+            None if post is None else post[None], instead.post.get(layer),
+        )  # fmt: skip

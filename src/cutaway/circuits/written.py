@@ -19,8 +19,8 @@ distribution are those of Wang et al. 2022 (IOI), there by position; resampling 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Self, cast, get_args
 
 import torch
@@ -50,12 +50,16 @@ class Written:
     """Each layer's heads, before the output projection."""
     mlp: tuple[Float[Tensor, "row position d_model"], ...]
     """What each layer's MLP adds to the stream."""
+    post: Mapping[int, Float[Tensor, "row position neuron"]] = field(default_factory=dict)
+    """The activations of the neurons of each layer whose MLP is split."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same with every tensor changed."""
         return type(self)(
-            input=change(self.input), z=tuple(map(change, self.z)), mlp=tuple(map(change, self.mlp))
-        )
+            input=change(self.input), z=tuple(map(change, self.z)),
+            mlp=tuple(map(change, self.mlp)),
+            post={layer: change(x) for layer, x in self.post.items()},
+        )  # fmt: skip
 
     def rows(self, index: slice | Tensor) -> Self:
         """Some of the rows; what serves all rows stays as it is."""
@@ -67,7 +71,18 @@ class Written:
 
     def tensors(self) -> list[Tensor]:
         """Every tensor, in the order of the pass."""
-        return [self.input, *(x for pair in zip(self.z, self.mlp, strict=True) for x in pair)]
+        pairs = zip(self.z, self.mlp, strict=True)
+        return [self.input, *(x for pair in pairs for x in pair), *self.post.values()]
+
+    def holding(self, tensors: Sequence[Tensor]) -> Self:
+        """The same with other tensors, in the order of `tensors`."""
+        taken = iter(tensors)
+        first = next(taken)
+        pairs = [(next(taken), next(taken)) for _ in self.z]
+        return type(self)(
+            input=first, z=tuple(z for z, _ in pairs), mlp=tuple(mlp for _, mlp in pairs),
+            post={layer: next(taken) for layer in self.post},
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,19 +97,21 @@ class Constants:
     """What the means lose there, from which they were learned."""
 
 
-def sites(model: Model) -> list[Site]:
-    """The sites that a run has to keep for `written`."""
+def sites(model: Model, split: Collection[int] = ()) -> list[Site]:
+    """The sites that a run has to keep for `written`; `split` are layers split into neurons."""
     layers = range(model.n_layers)
-    return [Site("resid_pre", 0), *(Site(k, layer) for layer in layers for k in ("z", "mlp_out"))]
+    whole = [Site(kind, layer) for layer in layers for kind in ("z", "mlp_out")]
+    return [Site("resid_pre", 0), *whole, *(Site("mlp_post", layer) for layer in split)]
 
 
-def written(model: Model, run: Run) -> Written:
+def written(model: Model, run: Run, split: Collection[int] = ()) -> Written:
     """What every writer wrote in a run that kept `sites`."""
     layers = range(model.n_layers)
     return Written(
         input=run[Site("resid_pre", 0)],
         z=tuple(run[Site("z", layer)] for layer in layers),
         mlp=tuple(run[Site("mlp_out", layer)] for layer in layers),
+        post={layer: run[Site("mlp_post", layer)] for layer in split},
     )
 
 
@@ -125,9 +142,13 @@ class Replacement:
     def __init__(
         self, model: Model, behaviour: Behaviour,
         ablation: str | Constants = "counterfactual", *, seed: int = 0, batch_size: int = 16,
+        split: Collection[int] = (),
     ) -> None:  # fmt: skip
-        """Raises `CircuitError` for an ablation that these prompts cannot serve."""
-        self.model, self.behaviour, self.seed = model, behaviour, seed
+        """`split` are the layers that are split into neurons.
+
+        Raises `CircuitError` for an ablation that these prompts cannot serve.
+        """
+        self.model, self.behaviour, self.seed, self.split = model, behaviour, seed, tuple(split)
         self.ablation = check_ablation(named(ablation), behaviour)
         self._everywhere: Written | None = None
         if isinstance(ablation, Constants):
@@ -155,9 +176,9 @@ class Replacement:
         return self._run(tokens, where.start)
 
     def _run(self, tokens: Tokens, first_row: int) -> Written:
-        run = self.model.run(tokens, keep=sites(self.model))
+        run = self.model.run(tokens, keep=sites(self.model, self.split))
         check_run(self.model, run, first_row, "corrupt")
-        return written(self.model, run)
+        return written(self.model, run, self.split)
 
     def _means(self, size: int) -> Written:
         pooled = self.ablation == "mean"
@@ -195,4 +216,5 @@ def _sum(one: Written, other: Written) -> Written:
         input=one.input + other.input,
         z=tuple(a + b for a, b in zip(one.z, other.z, strict=True)),
         mlp=tuple(a + b for a, b in zip(one.mlp, other.mlp, strict=True)),
+        post={layer: x + other.post[layer] for layer, x in one.post.items()},
     )

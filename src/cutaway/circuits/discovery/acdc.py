@@ -29,9 +29,8 @@ import numpy as np
 import torch
 
 from cutaway.circuits.batch import Batch
-from cutaway.circuits.circuit import led_to
 from cutaway.circuits.discovery.setting import Setting
-from cutaway.circuits.graph import CircuitError
+from cutaway.circuits.graph import CircuitError, follow
 
 _LONGEST = 64
 
@@ -68,7 +67,7 @@ class _Search:
     def reader(self, row: int) -> dict[str, np.ndarray]:
         """Decide every edge into one reader: the state after it."""
         graph, reader = self.setting.graph, self.setting.graph.readers[row]
-        if reader.layer is None or self.kept[:, led_to(graph, reader)].any():
+        if reader.layer is None or self.kept[follow(graph, row)].any():
             self._decide(row)
         else:
             self.kept[row] = False

@@ -52,8 +52,9 @@ def parts(graph: Graph, batch: Batch) -> Iterator[tuple[Site, slice, Tensor, Ten
     other, clean = batch.replacement, batch.clean
     yield INPUT, slice(0, 1), other.input, clean.input
     for layer in range(graph.n_layers):
-        first = graph.before(layer)
-        middle = first + graph.n_heads
-        yield Site("z", layer), slice(first, middle), other.z[layer], clean.z[layer]
-        mlp = slice(middle, middle + 1)
-        yield Site("mlp_out", layer), mlp, other.mlp[layer], clean.mlp[layer]
+        yield Site("z", layer), graph.columns(layer, "head"), other.z[layer], clean.z[layer]
+        mlp = graph.columns(layer, "mlp")
+        if layer in graph.alone:
+            yield Site("mlp_post", layer), mlp, other.post[layer], clean.post[layer]
+        else:
+            yield Site("mlp_out", layer), mlp, other.mlp[layer], clean.mlp[layer]

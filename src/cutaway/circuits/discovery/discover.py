@@ -43,7 +43,7 @@ from cutaway.circuits.discovery.exact import exact
 from cutaway.circuits.discovery.mask_gradient import mask_gradient
 from cutaway.circuits.discovery.setting import Setting
 from cutaway.circuits.discovery.subnetwork import subnetwork
-from cutaway.circuits.graph import CircuitError
+from cutaway.circuits.graph import CircuitError, Graph
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.scores import EdgeScores
 from cutaway.circuits.written import Replacement
@@ -103,6 +103,7 @@ def discover(
     *,
     metric: str | Metric | None = None,
     ablation: str = "counterfactual",
+    graph: Graph | None = None,
     batch_size: int | None = None,
     memory: int | None = None,
     seed: int = 0,
@@ -113,10 +114,11 @@ def discover(
     """Score every edge of a model for a behaviour.
 
     `method` and `ablation` are explained in this module's table and in `written`'s; `metric` is the
-    behaviour's own when not given (for ACDC and learned masks it is `kl`). `memory` bounds, in
-    bytes, what is held above the model and its plain passes. `options` are the method's own, such
-    as `steps`. A `Masked` model can be given, to be prepared once for several calls. What is
-    finished is kept in the file `journal`, and a later call with the same arguments goes on from
+    behaviour's own when not given (for ACDC and learned masks it is `kl`). `graph` is
+    `Graph.of(model)` when not given, or one that is split by position or into neurons. `memory`
+    bounds, in bytes, what is held above the model and its plain passes. `options` are the method's
+    own, such as `steps`. A `Masked` model can be given, to be prepared once for several calls. What
+    is finished is kept in the file `journal`, and a later call with the same arguments goes on from
     there, to the same numbers bit for bit; delete it once the scores are saved. `progress` is
     called with the steps done and their total.
 
@@ -126,8 +128,9 @@ def discover(
     found = _method(method, options)
     chosen = checked_metric(behaviour, _OWN_METRIC.get(method) if metric is None else metric)
     _check_metric(chosen, method)
-    on = model if isinstance(model, Masked) else Masked(model, memory=memory)
-    settings = {"method": method, "ablation": ablation, "metric": chosen.name, "seed": seed}
+    on = Masked.of(model, graph, memory=memory)
+    settings = {"method": method, "ablation": ablation, "metric": chosen.name, "seed": seed,
+                **on.graph.split}  # fmt: skip
     origin = provenance(on.model, behaviour, settings | options)
     size = batch_size_for(on.model, behaviour, batch_size)
     with nullcontext() if journal is None else _opened(journal, origin, on, chosen) as kept:
@@ -136,7 +139,8 @@ def discover(
         setting = Setting(
             on=on, behaviour=behaviour, metric=chosen, batch_size=size, seed=seed,
             progress=progress, journal=kept,
-            replacement=Replacement(on.model, behaviour, ablation, seed=seed, batch_size=size),
+            replacement=Replacement(on.model, behaviour, ablation, seed=seed, batch_size=size,
+                                    split=on.graph.alone),
             ends=(np.empty(len(behaviour)), np.empty(len(behaviour))),
         )  # fmt: skip
         values = found(setting, **options)
@@ -176,7 +180,7 @@ def _opened(path: str | Path, origin: Mapping[str, object], on: Masked, metric: 
 def _as_begun(journal: Journal, on: Masked, size: int) -> tuple[Masked, int]:
     """The limits under which the work was begun: they decide what is computed together."""
     memory = int(journal.settle("memory", on.memory))
-    begun = on if memory == on.memory else Masked(on.model, memory=memory)
+    begun = on if memory == on.memory else Masked.of(on, memory=memory)
     return begun, int(journal.settle("batch_size", size))
 
 
