@@ -56,9 +56,14 @@ def test_the_report_passes(page: Page, file: Path, dark: bool) -> None:
     page.open(file, dark=dark)
     assert problems(page) == []
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-    page.evaluate("document.querySelector('[data-part=\"a1.h2\"]').dispatchEvent("
+    page.evaluate("document.querySelector('.circuit-drawing [data-part=\"a1.h2\"]').dispatchEvent("
                   "new MouseEvent('click', {bubbles: true}))")  # fmt: skip
-    assert page.evaluate("document.querySelector('[data-part=\"a1.h2\"]').ariaPressed") == "true"
+    assert (
+        page.evaluate(
+            "document.querySelector('.circuit-drawing [data-part=\"a1.h2\"]').ariaPressed"
+        )
+        == "true"
+    )
     assert problems(page) == []
 
 

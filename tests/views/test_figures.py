@@ -147,9 +147,11 @@ def test_bars_are_as_long_as_their_values() -> None:
 def test_attention_draws_only_what_a_query_can_see() -> None:
     figure = attention(pattern(len(TOKENS)), TOKENS, query=4, **SAID)
     assert len(hints(figure)) == len(TOKENS) * (len(TOKENS) + 1) / 2
-    assert figure.attention is not None
-    assert figure.attention.query == 4
-    assert [len(row) for row in figure.attention.weights] == list(range(1, len(TOKENS) + 1))
+    assert figure.live is not None
+    assert figure.live.beside
+    assert figure.live.data["query"] == 4
+    for rows in (figure.live.data["weights"], figure.live.data["shades"]):
+        assert [len(row) for row in rows] == list(range(1, len(TOKENS) + 1))  # type: ignore[attr-defined]
     for token in TOKENS:
         assert words(figure).count(token.strip()) >= 2
 

@@ -56,7 +56,7 @@ def test_hostile_text_stays_text(text: str) -> None:
     page = render(report((text, *TOKENS), text))
     outline = Outline(page)
     kinds = [attributes.get("type") for attributes in outline.named("script")]
-    assert kinds == ["application/json", "module"]
+    assert kinds == ["application/json", "application/json", "module"]
     assert len(outline.named("style")) == 1
     assert not outline.named("img", "iframe", "object", "base", "form")
     known = {name for _, attributes in plain.tags for name in attributes}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from chromium import BINARY, Page, chromium
-from view_samples import circuit_view, estimate
+from view_samples import TOKENS, circuit_view, figures
 
-from cutaway.views import Series, ViewError, circuit, lens_curve
+from cutaway.views import Figure, circuit
 from cutaway.views.widgets import FigureWidget, widget
 
 HOST = """<!DOCTYPE html><html lang="en"><head><title>Notebook</title></head>
@@ -41,6 +41,7 @@ window.ready = import(URL.createObjectURL(new Blob([text], {{ type: "text/javasc
   }});
 </script></body></html>
 """
+HOSTILE = "</script><img src=x onerror='window.broken=1'>\u2028\u202e👩\u200d👧"
 DRAWN = "document.querySelectorAll('.circuit-drawing .edge:not(.off)').length"
 
 
@@ -57,16 +58,13 @@ def test_it_shares_what_the_client_draws_from() -> None:
     json.dumps(shared["data"], allow_nan=False)
 
 
-def test_a_figure_without_a_live_view_is_refused() -> None:
-    series = [Series(name="a", estimates=(estimate(0), estimate(1)))]
-    with pytest.raises(ViewError, match="is a drawing without a live view; show the figure itself"):
-        widget(lens_curve(series, ["0", "1"], shows="S"))
-
-
-def test_its_styles_stay_inside_the_cell() -> None:
-    rules = [rule for rule in str(FigureWidget._css).split("\n") if rule and rule[0] in ".:#["]
-    assert rules
-    assert all(rule.startswith((".cutaway-widget", ".circuit", ".called")) for rule in rules)
+def test_every_figure_is_a_widget() -> None:
+    for figure in figures():
+        shared = widget(figure).get_state()
+        in_place = figure.live is not None and not figure.live.beside
+        assert (shared["drawing"] is None) == in_place
+        assert shared["drawing"] is not None or shared["kind"]
+        json.dumps([shared["drawing"], shared["data"]], allow_nan=False)
 
 
 def test_without_anywidget_one_sentence_says_what_to_do() -> None:
@@ -99,9 +97,9 @@ def host(page: Page, tmp_path: Path) -> Page:
     return opened(page, tmp_path)
 
 
-def opened(page: Page, folder: Path, light: str = "true") -> Page:
-    shared = made().get_state()
-    kept = ("kind", "title", "shows", "data", "chosen", "size")
+def opened(page: Page, folder: Path, light: str = "true", figure: Figure | None = None) -> Page:
+    shared = (widget(figure) if figure else made()).get_state()
+    kept = ("kind", "title", "shows", "data", "drawing", "chosen", "size")
     state = json.dumps({name: shared[name] for name in kept}).replace("<", "\\u003c")
     file = folder / "notebook.html"
     file.write_text(
@@ -148,3 +146,58 @@ def test_it_follows_the_notebook_s_theme(page: Page, tmp_path: Path) -> None:
     assert page.evaluate(theme) == "dark"
     page.evaluate("document.body.dataset.jpThemeLight = 'true'")
     assert page.evaluate(theme) == "light"
+
+
+@pytest.mark.browser
+def test_its_styles_stay_inside_the_cell(host: Page) -> None:
+    plain = (
+        "(() => { const made = document.createElement('p'); document.body.append(made); "
+        "const all = () => JSON.stringify([...getComputedStyle(made)]"
+        ".map(name => getComputedStyle(made)[name])); const bare = all(); "
+        "const names = [...document.styleSheets[0].cssRules].flatMap("
+        "rule => rule.cssText.match(/\\.[a-z][a-z0-9-]*/g) ?? []).map(name => name.slice(1))"
+        ".filter(name => name !== 'cutaway-widget'); "
+        "made.className = [...new Set(names)].join(' '); "
+        "return [names.length > 50, bare === all()]; })()"
+    )
+    assert host.evaluate(plain) == [True, True]
+
+
+@pytest.mark.browser
+def test_a_heatmap_is_read_and_chosen_from_by_keyboard(page: Page, tmp_path: Path) -> None:
+    opened(page, tmp_path, figure=figures()[0])
+    page.press("Tab", 9)
+    page.press("ArrowDown", 40)
+    page.press("ArrowRight", 39)
+    tip = page.evaluate("document.querySelector('.tip:not([hidden])').textContent")
+    assert tip.startswith("layer 1, head 1: L0H1 ")
+    page.press("Enter", 13)
+    assert page.evaluate("saved.at(-1).chosen") == "a1.h1"
+    page.evaluate("model.set('chosen', 'a2.h0')")
+    marked = "[...document.querySelectorAll('.cell.chosen')].map(c => c.dataset.part).join()"
+    assert page.evaluate(marked) == "a2.h0"
+    assert page.complaints == []
+
+
+@pytest.mark.browser
+def test_attention_over_tokens_follows_the_pointer(page: Page, tmp_path: Path) -> None:
+    opened(page, tmp_path, figure=figures()[5])
+    chosen = "document.querySelector('.look.chosen')"
+    assert page.evaluate(f"{chosen}.dataset.at") == str(len(TOKENS) - 1)
+    x, y = page.evaluate(
+        "(() => { const b = document.querySelectorAll('.look')[3].getBoundingClientRect(); "
+        "return [b.left + b.width / 2, b.top + b.height / 2]; })()"
+    )
+    page.point(x, y)
+    assert page.evaluate(f"{chosen}.dataset.at") == "3"
+    assert page.evaluate("document.querySelectorAll('.look.after').length") == len(TOKENS) - 4
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("at", range(11))
+def test_every_figure_draws_in_a_cell(page: Page, tmp_path: Path, at: int) -> None:
+    opened(page, tmp_path, figure=figures((HOSTILE, *TOKENS), HOSTILE)[at])
+    assert page.evaluate("document.querySelectorAll('#cell svg.cutaway').length") >= 1
+    assert page.evaluate("window.broken === undefined && document.images.length === 0")
+    assert page.complaints == []
+    assert page.requests == []

@@ -104,7 +104,7 @@ def figures(tokens: tuple[str, ...] = TOKENS, name: str = "L0H1") -> list[Figure
         ),
         bars([name, "b"], [1.5, -0.5], [1, -1], [2, 0], title=name, total=total, **said),
         bars(many, values, values - 1, values + 1, title=name, groups=[name] * 30, **said),
-        attention(pattern(len(tokens)), tokens, title=name, **said),
+        attention(pattern(len(tokens)), tokens, title=name, part="a1.h2", **said),
         breakdown(
             [
                 Variation(

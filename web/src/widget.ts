@@ -1,6 +1,7 @@
 import { Chosen } from "./chosen.js";
 import { html } from "./dom.js";
-import { mount } from "./live.js";
+import { DrawingView, type Tree } from "./drawing.js";
+import { mount, type Mounted } from "./live.js";
 
 /** The part of anywidget's model that is used here: named values shared with Python. */
 export interface Model {
@@ -22,12 +23,18 @@ export function render({ model, el }: { model: Model; el: HTMLElement }): () => 
     model.set(name, value);
     model.save_changes();
   };
-  const view = mount(String(model.get("kind")), model.get("data"), chosen, (edges) => share("size", edges));
+  const tree = model.get("drawing") as Tree | null;
+  const drawn = tree ? new DrawingView(tree, chosen) : null;
+  const kind = model.get("kind");
+  const resized = (edges: number): void => share("size", edges);
+  const view: Mounted | null = kind
+    ? mount(String(kind), model.get("data"), { chosen, drawing: drawn?.drawing ?? null, resized })
+    : null;
   const host = html(
     "figure",
     { class: "cutaway-widget" },
     html("p", { class: "cutaway-title" }, String(model.get("title"))),
-    view.element,
+    ...[drawn, view].flatMap((part) => (part ? [part.element] : [])),
     html("figcaption", {}, String(model.get("shows"))),
   );
   const follow = (): void => {
@@ -36,7 +43,7 @@ export function render({ model, el }: { model: Model; el: HTMLElement }): () => 
   };
   const resize = (): void => {
     const size = model.get("size");
-    if (typeof size === "number") view.showEdges?.(size);
+    if (typeof size === "number") view?.showEdges?.(size);
   };
   const themed = (): void => {
     host.dataset["theme"] = isDark() ? "dark" : "light";
@@ -58,6 +65,7 @@ export function render({ model, el }: { model: Model; el: HTMLElement }): () => 
     system.removeEventListener("change", themed);
     watched.disconnect();
     stop();
+    drawn?.end();
     host.remove();
   };
 }

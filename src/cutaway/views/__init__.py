@@ -17,7 +17,7 @@ from cutaway.views.circuit_values import (
 )
 from cutaway.views.distribution import distribution
 from cutaway.views.dots import Panel, Variation, breakdown, dots
-from cutaway.views.figure import AttentionText, Figure, Live, Table, ViewError
+from cutaway.views.figure import Figure, Live, Table, ViewError
 from cutaway.views.heatmap import heatmap, lens
 from cutaway.views.lines import Series, lens_curve
 from cutaway.views.report import ExamplePrompt, Fact, Report, Section, render, write
@@ -25,7 +25,6 @@ from cutaway.views.scatter import scatter
 from cutaway.views.text import Estimate
 
 __all__ = [
-    "AttentionText",
     "CircuitEdge",
     "CircuitNode",
     "CircuitSize",

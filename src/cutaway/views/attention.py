@@ -1,19 +1,19 @@
 """Where one head looks: a map of query against key, and the prompt itself, shaded.
 
 The map is the lower triangle (a decoder looks back only). The text view shows the tokens in order,
-shaded by the attention that the chosen query pays them; the report's script lets the pointer or the
-arrow keys choose another query.
+shaded by the attention that the chosen query pays them; it is the client's, which lets the pointer
+or the arrow keys choose another query.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
 
 from cutaway.views.figure import (
     Array,
-    AttentionText,
     Figure,
+    Live,
     Numbers,
     Table,
     ViewError,
@@ -22,7 +22,7 @@ from cutaway.views.figure import (
 )
 from cutaway.views.palette import SEQUENTIAL_STEPS, sequential_step
 from cutaway.views.svg import SMALL, drawing, fitted, hint, label, rectangle
-from cutaway.views.text import number, text_width, token_label
+from cutaway.views.text import number, text_width, token_label, word
 
 _NAME_ROOM = 96.0
 
@@ -34,11 +34,13 @@ def attention(
     title: str,
     shows: str,
     query: int = -1,
+    part: str = "",
     reproduce: str = "",
 ) -> Figure:
     """Draw one head's attention `pattern` [query_position key_position] over one prompt's tokens.
 
-    `query` is the token whose attention the text view shows first (default: the last).
+    `query` is the token whose attention the text view shows first (default: the last); `part` is
+    the head's name in circuits, `a3.h1`, by which it is chosen across a report.
     """
     weights = as_array(pattern, 2, "The attention pattern")
     count = len(tokens)
@@ -48,7 +50,6 @@ def attention(
         raise ViewError(f"Query {query} was asked for, but there are {count} tokens.")
     query %= count
     alt = f"{title}. {_in_words(weights, tokens, query)} {shows}"
-    rounded = np.round(weights, 3)
     return Figure(
         svg=_map(weights, tokens, alt),
         title=title,
@@ -56,15 +57,20 @@ def attention(
         alt=alt,
         table=_table(weights, tokens, query, title),
         reproduce=reproduce,
-        attention=AttentionText(
-            tokens=tuple(tokens),
-            weights=tuple(
-                tuple(float(weight) for weight in row[: index + 1])
-                for index, row in enumerate(rounded)
-            ),
-            query=query,
-        ),
+        live=Live(kind="attention", data=_text_view(weights, tokens, query), beside=True),
+        part=part,
     )
+
+
+def _text_view(weights: Array, tokens: Sequence[str], query: int) -> Mapping[str, object]:
+    """The tokens, and for each query the attention to those up to it with its colour."""
+    rows = [row[: index + 1] for index, row in enumerate(np.nan_to_num(weights))]
+    return {
+        "tokens": [[word(token), token[:1] == " "] for token in tokens],
+        "weights": [np.round(row, 3).tolist() for row in rows],
+        "shades": [[sequential_step(float(weight)) for weight in row] for row in rows],
+        "query": query,
+    }
 
 
 def _map(weights: Array, tokens: Sequence[str], alt: str) -> Markup:

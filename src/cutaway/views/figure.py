@@ -49,25 +49,15 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionText:
-    """The text view of one head's attention: choose a query token, see where it looks."""
-
-    tokens: tuple[str, ...]
-    """Tokens in order."""
-    weights: tuple[tuple[float, ...], ...]
-    """Row `i`: attention of query `i` to tokens `0 … i`."""
-    query: int
-    """The query shown first."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Live:
-    """What the page's client shows in a drawing's place, where scripts run."""
+    """What the client shows with a drawing, where scripts run."""
 
     kind: str
     """Which of the client's views."""
     data: Mapping[str, object]
     """What that view draws from: text, numbers, lists and mappings of them."""
+    beside: bool = False
+    """Whether it stands beside the drawing; else it takes the drawing's place, but in print."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +76,10 @@ class Figure:
     """The numbers drawn, for screen readers and for copying."""
     reproduce: str = ""
     """A command or snippet that makes this figure again."""
-    attention: AttentionText | None = None
-    """The text view that goes with an attention map."""
     live: Live | None = None
-    """The view that takes the drawing's place where scripts run."""
+    """The view that stands with the drawing where scripts run."""
+    part: str = ""
+    """The part of the model that the whole figure is about (`a3.h1`), if it is about one."""
 
     @property
     def narrow(self) -> bool:

@@ -283,7 +283,8 @@ def _cells(layout: _Layout, grid: _Grid, names: tuple[str, str, str]) -> list[Ma
             x = layout.left + column * layout.cell_width
             y = layout.top + row * layout.cell_height
             said = _said(grid, names, row, column)
-            place = {"data_r": row, "data_c": column, "rx": 2 if gap > 1 else 0}
+            place = {"data_r": row, "data_c": column, "data_part": _part(grid, names, row, column)}
+            place["rx"] = 2 if gap > 1 else 0
             size = (layout.cell_width - gap, layout.cell_height - gap)
             if math.isnan(cell.mean):
                 parts.append(rectangle(x, y, *size, "missing", hint(said), **place))
@@ -302,6 +303,16 @@ def _cells(layout: _Layout, grid: _Grid, names: tuple[str, str, str]) -> list[Ma
                     label(middle, baseline, written, anchor="middle", kind=f"inside {ink}")
                 )
     return parts
+
+
+def _part(grid: _Grid, names: tuple[str, str, str], row: int, column: int) -> str | None:
+    """The head that a cell stands for, as circuits call it, by which it is chosen everywhere."""
+    layer, _, head = grid.rows[row].partition(".")
+    if names[:2] == ("layer", "head"):
+        layer, head = grid.rows[row], grid.columns[column]
+    elif names[0] != "head":
+        return None
+    return f"a{layer}.h{head}" if layer.isdecimal() and head.isdecimal() else None
 
 
 def _said(grid: _Grid, names: tuple[str, str, str], row: int, column: int) -> str:

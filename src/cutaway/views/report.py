@@ -18,8 +18,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from cutaway.views.figure import AttentionText, Figure, Table, ViewError, asset, figure_css
-from cutaway.views.palette import sequential_step
+from cutaway.views.figure import Figure, Table, ViewError, asset, figure_css
 from cutaway.views.text import Estimate, inert, number, word
 
 _EXAMPLES_SHOWN = 4
@@ -132,7 +131,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["word"] = word
-    style = f"{figure_css()}\n{asset('templates/report.css')}\n{asset('templates/circuit.css')}"
+    style = f"{figure_css()}\n{asset('templates/report.css')}\n{asset('templates/live.css')}"
     script = asset("bundle/cutaway.js")
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -141,7 +140,6 @@ def render(report: Report) -> str:
         policy=_policy(style, script),
         anchors=[f"section-{index}" for index in range(1, len(report.sections) + 1)],
         shown=_EXAMPLES_SHOWN,
-        shades=_shades,
     )
 
 
@@ -181,8 +179,3 @@ def _policy(style: str, script: str) -> str:
         f"default-src 'none'; style-src {source(style)}; script-src {source(script)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-
-
-def _shades(view: AttentionText) -> list[list[int]]:
-    """For each query, the step of the violet ramp of each token up to it."""
-    return [[sequential_step(weight) for weight in row] for row in view.weights]

@@ -10,6 +10,7 @@ Importing this module raises `ViewError` where anywidget is not installed.
 from __future__ import annotations
 
 from cutaway.views.figure import Figure, ViewError, asset, figure_css
+from cutaway.views.tree import tree
 
 try:
     import anywidget
@@ -24,33 +25,36 @@ _HOST = ".cutaway-widget"
 
 
 class FigureWidget(anywidget.AnyWidget):
-    """A figure with a live view, in a notebook's cell. Made by `widget`."""
+    """A figure in a notebook's cell. Made by `widget`."""
 
     _esm = asset("bundle/cutaway.js")
-    _css = "\n".join(
-        (figure_css(_HOST), asset("templates/widget.css"), asset("templates/circuit.css"))
+    # nested, so that none of the client's names means anything outside the cell
+    _css = f"{figure_css(_HOST)}\n{asset('templates/widget.css')}\n" + (
+        f"{_HOST}{{\n{asset('templates/live.css')}}}"
     )
-    kind = traitlets.Unicode().tag(sync=True)
-    """Which of the client's views it is."""
     title = traitlets.Unicode().tag(sync=True)
     """The figure's name."""
     shows = traitlets.Unicode().tag(sync=True)
     """The figure's sentence."""
+    drawing = traitlets.List(None, allow_none=True).tag(sync=True)
+    """The figure's drawing as plain values; None where a view takes its place."""
+    kind = traitlets.Unicode("").tag(sync=True)
+    """Which of the client's views goes with it; empty for none."""
     data = traitlets.Dict().tag(sync=True)
-    """What the view draws from."""
+    """What that view draws from."""
     chosen = traitlets.Unicode("").tag(sync=True)
-    """The part that is chosen, by name; empty for none."""
+    """The part of the model that is chosen, by name; empty for none."""
     size = traitlets.Int(None, allow_none=True).tag(sync=True)
     """The number of edges shown, where the view has sizes; the figure's own first size if None."""
 
 
 def widget(figure: Figure) -> FigureWidget:
-    """A figure to be used in a notebook. Raises `ViewError` for one without a live view."""
-    if figure.live is None:
-        raise ViewError(
-            f"The figure '{figure.title}' is a drawing without a live view; show the figure "
-            "itself, which notebooks draw."
-        )
+    """A figure to be used in a notebook: its cells and marks read, its parts chosen."""
+    live = figure.live
     return FigureWidget(
-        kind=figure.live.kind, data=dict(figure.live.data), title=figure.title, shows=figure.shows
+        title=figure.title,
+        shows=figure.shows,
+        drawing=None if live is not None and not live.beside else tree(figure.svg),
+        kind="" if live is None else live.kind,
+        data={} if live is None else dict(live.data),
     )

@@ -1,20 +1,21 @@
 import { Chosen } from "../chosen.js";
+import { enlivenAll } from "../drawing.js";
+import { Hints } from "../hints.js";
 import { markCommands } from "./commands.js";
 import { markContents } from "./contents.js";
-import { walkGrids } from "./grids.js";
-import { Hints } from "./hints.js";
+import { followChosen } from "./following.js";
 import { mountLive } from "./live.js";
-import { chooseQueries } from "./looks.js";
 import { chooseTheme } from "./theme.js";
 
 /** Everything that a report's page can do, besides being read. */
 export function start(): void {
   document.documentElement.classList.add("scripted");
-  const hints = new Hints();
+  const chosen = new Chosen();
   chooseTheme();
-  walkGrids(hints);
-  chooseQueries();
-  mountLive(new Chosen());
+  const tip = document.getElementById("tip");
+  if (tip) enlivenAll(new Hints(tip), chosen);
+  mountLive(chosen);
+  followChosen(chosen);
   markContents();
   markCommands();
 }

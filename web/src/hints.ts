@@ -1,27 +1,26 @@
-import { all } from "../dom.js";
-
 const MASTHEAD = 56;
 
-/** A mark's title shown at once beside it, for pointer and keyboard alike. */
+/** What a mark of a drawing says, shown at once beside it, for pointer and keyboard alike. */
 export class Hints {
-  private readonly tip = document.getElementById("tip") ?? document.createElement("div");
   /** The cell that the arrow keys are on; its hint stays while the page scrolls. */
   private walked: SVGElement | null = null;
+  private readonly ended = new AbortController();
 
-  constructor() {
-    for (const drawing of all<SVGSVGElement>(".plot svg.cutaway")) {
-      drawing.addEventListener("pointerover", (event) => {
-        const mark = event.target instanceof Element ? event.target.closest<SVGElement>("svg.cutaway *") : null;
-        if (mark && (mark.dataset["said"] || mark.querySelector("title"))) this.show(mark);
-        else this.hide();
-      });
-      drawing.addEventListener("pointerleave", () => this.hide());
-    }
+  constructor(private readonly tip: HTMLElement) {
+    const { signal } = this.ended;
     const follow = (): void => (this.walked ? this.show(this.walked) : this.hide());
-    addEventListener("scroll", follow, { passive: true, capture: true });
-    addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.leave();
+    addEventListener("scroll", follow, { passive: true, capture: true, signal });
+    addEventListener("keydown", (event) => event.key === "Escape" && this.leave(), { signal });
+  }
+
+  /** Show the hints of a drawing's marks. */
+  watch(drawing: SVGSVGElement): void {
+    drawing.addEventListener("pointerover", (event) => {
+      const mark = event.target instanceof Element ? event.target.closest<SVGElement>("svg.cutaway *") : null;
+      if (mark && said(mark)) this.show(mark);
+      else this.hide();
     });
+    drawing.addEventListener("pointerleave", () => this.hide());
   }
 
   /** Go to a cell: its hint stays until another one is gone to. */
@@ -34,6 +33,11 @@ export class Hints {
   leave(): void {
     this.walked = null;
     this.hide();
+  }
+
+  /** Listen to the page no longer. */
+  end(): void {
+    this.ended.abort();
   }
 
   private show(mark: SVGElement): void {
@@ -54,7 +58,7 @@ export class Hints {
 
 /** What a mark says; its title goes, or the browser would show it a second time. */
 function said(mark: SVGElement): string {
-  const title = mark.querySelector("title");
+  const title = mark.querySelector(":scope > title");
   if (title) {
     mark.dataset["said"] = title.textContent ?? "";
     mark.setAttribute("aria-label", mark.dataset["said"]);
