@@ -203,6 +203,7 @@ def patterns(found: Attention) -> list[Figure]:
             drawn.append(
                 attention(
                     pattern, tokens, title=f"Head {head} on prompt {number}", shows=shows,
+                    part="a" + head.replace(".", ".h"),
                     reproduce=f'study.attention.patterns.of("{head}", {example})',
                 )
             )  # fmt: skip
