@@ -53,7 +53,7 @@ def test_killed_and_continued_is_uninterrupted(
         Masked, "end_logits", lambda *given, **named: (passes.append(1), plain(*given, **named))[1]
     )
     # other limits than those under which it was begun, which hold
-    changed = {**options, "batch_size": 5}
+    changed: dict[str, Any] = {**options, "batch_size": 5}
     found = discover(Masked(on.model, memory=10**6), pairs, method, journal=path, **changed)
     np.testing.assert_array_equal(found.values, whole.values)
     np.testing.assert_array_equal(found.clean, whole.clean)

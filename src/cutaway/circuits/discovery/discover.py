@@ -11,6 +11,8 @@
 | `acdc` | damage when edges are removed one after another | a part of a forward per edge |
 | `edge-pruning` | a mask over edges, learned | steps × (F + B), masked |
 | `subnetwork` | a mask over heads and MLPs, learned | the same |
+| `atp-star` | each head and MLP off by itself, by slopes that cannot cancel | 2 F, (1 + layers) B |
+| `information-flow` | what each stream that is read is made of, without contrast | 1 F |
 | `magnitude` | how much a writer's output changes | 2 F |
 | `random` | nothing | 2 F |
 
@@ -34,12 +36,14 @@ from cutaway.behaviours.metrics import METRICS, Metric
 from cutaway.circuits.circuit import By
 from cutaway.circuits.discovery.acdc import acdc
 from cutaway.circuits.discovery.activations import eap_ig_activations
+from cutaway.circuits.discovery.atp_star import atp_star
 from cutaway.circuits.discovery.baselines import magnitude, random
 from cutaway.circuits.discovery.clean_corrupt import clean_corrupt
 from cutaway.circuits.discovery.eap import eap
 from cutaway.circuits.discovery.eap_ig import eap_ig
 from cutaway.circuits.discovery.edge_pruning import edge_pruning
 from cutaway.circuits.discovery.exact import exact
+from cutaway.circuits.discovery.information_flow import information_flow
 from cutaway.circuits.discovery.mask_gradient import mask_gradient
 from cutaway.circuits.discovery.setting import Setting
 from cutaway.circuits.discovery.subnetwork import subnetwork
@@ -63,6 +67,8 @@ METHODS: MappingProxyType[str, Callable[..., np.ndarray]] = MappingProxyType(
         "acdc": acdc,
         "edge-pruning": edge_pruning,
         "subnetwork": subnetwork,
+        "atp-star": atp_star,
+        "information-flow": information_flow,
         "magnitude": magnitude,
         "random": random,
     }
@@ -80,6 +86,8 @@ RANKED_BY: MappingProxyType[str, By] = MappingProxyType(
         "acdc": "score",
         "edge-pruning": "score",
         "subnetwork": "score",
+        "atp-star": "magnitude",
+        "information-flow": "score",
         "magnitude": "score",
         "random": "score",
     }
@@ -91,8 +99,8 @@ too. Damage, learned masks and chance count as they are: their lowest scores are
 better off, and their size says nothing.
 """
 
-_AT_CLEAN = ("eap",)
-_WITHOUT_GRADIENT = ("exact", "acdc", "random", "magnitude")
+_AT_CLEAN = ("eap", "atp-star")
+_WITHOUT_GRADIENT = ("exact", "acdc", "information-flow", "random", "magnitude")
 _OWN_METRIC = {"acdc": "kl", "edge-pruning": "kl", "subnetwork": "kl"}
 
 
