@@ -52,8 +52,8 @@ from cutaway.circuits.significance import (
 from cutaway.circuits.written import Constants, named
 from cutaway.measure.batches import Progress
 from cutaway.measure.result import provenance
+from cutaway.measure.significance import sign_flips
 from cutaway.model.model import Model
-from cutaway.patch.significance import sign_flips
 
 _MOST_EDGES = 128
 
