@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from cutaway.errors import CutawayError
-from cutaway.patch import significance
-from cutaway.patch.significance import sign_flips
+from cutaway.measure import significance
+from cutaway.measure.significance import sign_flips
 
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from cutaway.patch.cells import SweepError
+from cutaway.errors import InputError
 
 DRAWS = 10_000
 """How many signs are drawn when not told otherwise."""
@@ -59,19 +59,19 @@ def sign_flips(
 ) -> Significance:
     """The p-values of paired differences; see the module's steps.
 
-    Raises `SweepError` for fewer than two examples or one draw, which cannot tell anything, and for
+    Raises `InputError` for fewer than two examples or one draw, which cannot tell anything, and for
     numbers that are not whole.
     """
     examples = effects.shape[1]
     if examples < 2:
-        raise SweepError(
+        raise InputError(
             f"A p-value needs effects of several examples and found {examples}; give a behaviour "
             "of at least 2 pairs, and of 6 for a p below 0.05."
         )
     if type(draws) is not int or draws < 1:
-        raise SweepError(f"draws must be a whole number of 1 or more; found {draws!r}.")
+        raise InputError(f"draws must be a whole number of 1 or more; found {draws!r}.")
     if type(seed) is not int or seed < 0:
-        raise SweepError(f"seed is a whole number of 0 or more; found {seed!r}.")
+        raise InputError(f"seed is a whole number of 0 or more; found {seed!r}.")
     sizes = np.sqrt(np.nansum(effects.astype(np.float64) ** 2, axis=1))
     known = np.isfinite(sizes) & ~np.isnan(effects).all(axis=1)
     moves = known & (sizes > 0)

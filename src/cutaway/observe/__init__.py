@@ -3,6 +3,7 @@
 from cutaway.observe.attention import AttentionTo, Patterns, attention_patterns, attention_to
 from cutaway.observe.attribution import attribute
 from cutaway.observe.contributions import Attribution, AttributionError
+from cutaway.observe.detectors import Confirmed, Detected, confirm, detect
 from cutaway.observe.factored import Factored, WeightsError
 from cutaway.observe.inside import Shares, attribute_neurons, attribute_sources
 from cutaway.observe.lens import Lens, logit_lens
@@ -13,7 +14,9 @@ __all__ = [
     "Attribution",
     "AttributionError",
     "Composition",
+    "Confirmed",
     "Copying",
+    "Detected",
     "Factored",
     "Lens",
     "Patterns",
@@ -25,7 +28,9 @@ __all__ = [
     "attribute_neurons",
     "attribute_sources",
     "composition",
+    "confirm",
     "copying",
+    "detect",
     "logit_lens",
     "ov",
     "qk",

@@ -29,7 +29,7 @@ from cutaway.behaviours.metrics import recovered
 from cutaway.measure.result import Result, interval
 from cutaway.patch.cells import Coordinate, SweepError
 from cutaway.patch.picture import draw
-from cutaway.patch.significance import DRAWS, sign_flips
+from cutaway.measure.significance import DRAWS, sign_flips
 from cutaway.patch.sources import Mode
 from cutaway.views.figure import Figure
 
@@ -107,7 +107,7 @@ class Effects(Result):
     def p_values(self, draws: int = DRAWS, *, seed: int = 0) -> xr.Dataset:
         """(cell axes…): `p` of each cell's effect, and `p_corrected` for the number of cells.
 
-        By flipping the signs of examples; see `patch.significance`. Exact where all signs are no
+        By flipping the signs of examples; see `measure.significance`. Exact where all signs are no
         more than `draws` (up to 14 examples, by default), else `draws` of them, drawn with `seed`.
         The attributes `draws` and `exact` say which. With 5 examples or fewer nothing can be below
         0.05; a single one raises `SweepError`.

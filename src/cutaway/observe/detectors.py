@@ -1,0 +1,307 @@
+"""Head detectors: which heads attend along a relation, more than chance, and whether it matters.
+
+For a relation R (see `relations`) and each head, on each prompt:
+
+1. score: the attention that goes along R, Σ_k R[q, k] · pattern[q, k], averaged over the queries q
+   that have such a key. 1 is a head that does nothing else;
+2. chance: the same with uniform attention (relations of places), or on the prompt with its tokens
+   shuffled, at the places where R held (relations of tokens);
+3. p: sign flips of score − chance over prompts, corrected by the largest statistic of all heads
+   (`measure.significance`);
+4. a head is *detected* when p is below a level and the excess is at least `least`. The second is
+   needed since with enough prompts even an untrained head's liking, of a thousandth, is no chance.
+
+Prompts, when none are given, are random tokens said twice after the first token, in which all
+relations occur and nothing but the tokens' order can be known (Olsson et al. 2022).
+
+`confirm` is the causal side: the attention along R is taken out of one head's pattern (its other
+weights stay as they are) and the behaviour's metric is measured without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from cutaway.behaviours.behaviour import Behaviour
+from cutaway.behaviours.interval import bootstrap
+from cutaway.behaviours.metrics import METRICS, Metric
+from cutaway.errors import InputError
+from cutaway.measure.batches import Progress, batch_size_for, batches
+from cutaway.measure.result import Result, provenance
+from cutaway.measure.significance import sign_flips
+from cutaway.model.model import Model
+from cutaway.model.ports import Passing
+from cutaway.model.sites import Site
+from cutaway.model.tokens import Tokens
+from cutaway.observe.attention import Head, layer_and_head
+from cutaway.observe.relations import KINDS, Mask, Relation, allowed, shuffled, texts_of
+
+LEVEL, LEAST = 0.01, 0.1
+_HALF = 12
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detected(Result):
+    """How much every head attends along each relation."""
+
+    values: xr.DataArray
+    """(example, relation, layer, head): the attention along it; NaN where a prompt has none."""
+    chance: xr.DataArray
+    """The same by chance."""
+    p: xr.DataArray
+    """(relation, layer, head): p of the excess, corrected for the heads."""
+    provenance: Mapping[str, Any] = field(repr=False)
+    """Versions, model, data and settings."""
+
+    @property
+    def mean(self) -> xr.DataArray:
+        """(relation, layer, head): averaged over prompts."""
+        return self.values.mean("example", skipna=True)
+
+    @property
+    def excess(self) -> xr.DataArray:
+        """(relation, layer, head): the mean less chance."""
+        return (self.values - self.chance).mean("example", skipna=True)
+
+    def heads(
+        self, relation: str | None = None, *, level: float = LEVEL, least: float = LEAST
+    ) -> pd.DataFrame:
+        """The heads detected, the surest first: relation, layer, head, score, chance, p."""
+        known = list(self.values["relation"].to_numpy())
+        if relation is not None and relation not in known:
+            raise InputError(f"There is no relation {relation!r} here; found {', '.join(known)}.")
+        found: list[dict[str, object]] = []
+        mean, chance = self.mean, self.chance.mean("example", skipna=True)
+        for name in known if relation is None else [relation]:
+            at = {"relation": name}
+            sure = (self.p.sel(at) < level) & (self.excess.sel(at) >= least)
+            for layer, head in np.argwhere(sure.to_numpy()):
+                here = {**at, "layer": layer, "head": head}
+                numbers = {key: float(each.sel(here)) for key, each in
+                           (("score", mean), ("chance", chance), ("p", self.p))}  # fmt: skip
+                found.append({**here, **numbers})
+        columns = ["relation", "layer", "head", "score", "chance", "p"]
+        table = pd.DataFrame(found, columns=pd.Index(columns))
+        return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+
+    def to_dataset(self) -> xr.Dataset:
+        """All arrays in one."""
+        arrays = {"values": self.values, "chance": self.chance, "p": self.p}
+        return xr.Dataset(arrays, attrs={"provenance": self.provenance})
+
+    @classmethod
+    def from_dataset(cls, data: xr.Dataset) -> Self:
+        """The inverse of `to_dataset`."""
+        arrays = {name: data[name] for name in ("values", "chance", "p")}
+        return cls(**arrays, provenance=data.attrs["provenance"])
+
+
+def repeated(model: Model, *, n: int = 64, seed: int = 0) -> Behaviour:
+    """`n` prompts of different random tokens said twice, after the tokenizer's first token.
+
+    As a behaviour, the answer at the end is the token that followed the last one before.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    special = set(getattr(model.tokenizer, "all_special_ids", None) or [])
+    start = getattr(model.tokenizer, "bos_token_id", None)
+    plain = torch.tensor([each for each in range(model.d_vocab) if each not in special])
+    room = (model.n_ctx or 4 * _HALF) - (start is not None)
+    half = min(_HALF, room // 2, len(plain))
+    if half < 3:
+        raise InputError(
+            f"{model.name} has room for {half} different tokens said twice, which is too few to "
+            "tell relations apart; give prompts of your own."
+        )
+    rows: list[list[int]] = []
+    for _ in range(n):
+        drawn = plain[torch.randperm(len(plain), generator=generator)[:half]].tolist()
+        rows.append([*([] if start is None else [start]), *drawn, *drawn[:-1]])
+    last = [row[-half] for row in rows]
+    other = [row[-half + 1] for row in rows]
+    return Behaviour.from_tokens(rows, rows, answers=last, wrong_answers=other,
+                                 tokenizer=model.tokenizer, name="repeated tokens")  # fmt: skip
+
+
+def detect(
+    model: Model,
+    prompts: Behaviour | None = None,
+    *,
+    relations: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Detected:
+    """Score every head on every relation, or on those named.
+
+    `prompts` are the clean side of a behaviour; `repeated` ones when not given. Relations of texts
+    are left out for a model without a tokenizer. Raises `InputError` for a relation that does not
+    exist, or that no prompt has.
+    """
+    asked = [_known(name, model) for name in (_default(model) if relations is None else relations)]
+    rows = repeated(model, seed=seed) if prompts is None else prompts
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(rows), len(asked), model.n_layers, model.n_heads)
+    values, chance = np.full(shape, np.nan), np.full(shape, np.nan)
+    for where, batch in batches(rows, batch_size_for(model, rows, batch_size), progress):
+        tokens = batch.clean
+        masks = [each.mask(tokens, texts_of(model, tokens) if each.texts else []) for each in asked]
+        along = _along(model, tokens, masks)
+        other = shuffled(tokens, generator)
+        mixed = _along(model, other, masks)
+        for number, relation in enumerate(asked):
+            values[where, number] = along[number]
+            even = _even(tokens, masks[number])[:, None, None]
+            chance[where, number] = mixed[number] if relation.of == "tokens" else even
+    missing = np.isnan(values).all(axis=(0, 2, 3))
+    if missing.any():
+        name = asked[int(np.argmax(missing))].name
+        raise InputError(f"No prompt has a token with a {name!r} relation; give other prompts.")
+    names = [each.name for each in asked]
+    coords = {"relation": names, "layer": np.arange(shape[2]), "head": np.arange(shape[3])}
+    dims = ("example", "relation", "layer", "head")
+    return Detected(
+        values=xr.DataArray(values, coords, dims, "attention"),
+        chance=xr.DataArray(chance, coords, dims, "chance"),
+        p=xr.DataArray(_p(values - chance, seed), coords, dims[1:], "p"),
+        provenance=provenance(model, rows, {"method": "head detectors", "seed": seed}),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """What a behaviour loses when a head may not attend along a relation."""
+
+    head: tuple[int, int]
+    """Layer and head."""
+    relation: str
+    """The relation."""
+    clean: float
+    """The metric of the model."""
+    change: float
+    """By how much the metric falls, on average over examples."""
+    low: float
+    """The lower end of its 95 % interval."""
+    high: float
+    """The upper end."""
+
+    @property
+    def matters(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+def confirm(
+    model: Model,
+    behaviour: Behaviour,
+    head: Head,
+    relation: str,
+    *,
+    metric: str | Metric | None = None,
+    batch_size: int | None = None,
+) -> Confirmed:
+    """Take the attention along a relation out of one head, and measure the behaviour."""
+    layer, index = layer_and_head(head)
+    site = model.check_site(Site("pattern", layer, index)).whole
+    known, chosen = _known(relation, model), metric or behaviour.metric
+    measure = chosen if isinstance(chosen, Metric) else METRICS[chosen]
+    fell, clean = np.empty(len(behaviour)), np.empty(len(behaviour))
+    for where, rows in batches(behaviour, batch_size_for(model, behaviour, batch_size)):
+        tokens = rows.clean
+        mask = known.mask(tokens, texts_of(model, tokens) if known.texts else [])
+        with torch.no_grad():
+            plain = rows.end_logits(model.run(tokens).logits)
+            cut = rows.end_logits(model.run(tokens, taps=[_Cut(site, index, mask)]).logits)
+        reference = plain if measure.needs_reference else None
+        before, after = (measure(each, rows, reference=reference) for each in (plain, cut))
+        clean[where], fell[where] = before.cpu().numpy(), (before - after).cpu().numpy()
+    found = bootstrap(fell)
+    return Confirmed(
+        head=(layer, index), relation=relation, clean=float(clean.mean()),
+        change=float(found.mean), low=float(found.low), high=float(found.high),
+    )  # fmt: skip
+
+
+class _Cut:
+    """The tap that takes some weights out of one head's pattern."""
+
+    def __init__(self, site: Site, head: int, mask: Mask) -> None:
+        self.site, self.head, self.mask = site, head, mask
+
+    def wants(self, site: Site) -> bool:
+        return site == self.site
+
+    def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
+        changed = x.clone()
+        changed[:, self.head] = x[:, self.head].masked_fill(self.mask.to(x.device), 0.0)
+        return changed
+
+
+class _Along:
+    """The tap that sums each head's attention along some masks."""
+
+    def __init__(self, masks: Sequence[Mask]) -> None:
+        self.masks = masks
+        self.found: dict[int, list[np.ndarray]] = {}
+
+    def wants(self, site: Site) -> bool:
+        return site.kind == "pattern"
+
+    def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
+        assert site.layer is not None
+        self.found[site.layer] = [_mean(x.detach(), mask.to(x.device)) for mask in self.masks]
+        return x
+
+
+def _mean(pattern: Tensor, mask: Mask) -> np.ndarray:
+    """(row, head): the attention along a mask, over the queries that have a key there."""
+    queries = mask.any(dim=2)
+    along = (pattern.float() * mask[:, None]).sum(dim=(2, 3))
+    return (along / queries.sum(dim=1)[:, None]).cpu().numpy()
+
+
+def _along(model: Model, tokens: Tokens, masks: Sequence[Mask]) -> list[np.ndarray]:
+    """For each mask, (row, layer, head)."""
+    tap = _Along(masks)
+    with torch.no_grad():
+        model.run(tokens, taps=[tap])
+    layers = range(model.n_layers)
+    return [np.stack([tap.found[layer][n] for layer in layers], axis=1) for n in range(len(masks))]
+
+
+def _even(tokens: Tokens, mask: Mask) -> np.ndarray:
+    """(row,): the attention along a mask when every allowed key gets the same."""
+    keys = allowed(tokens).sum(dim=2).clamp(min=1)
+    share = (mask.sum(dim=2) / keys).sum(dim=1) / mask.any(dim=2).sum(dim=1)
+    return share.numpy()
+
+
+def _p(excess: np.ndarray, seed: int) -> np.ndarray:
+    """(relation, layer, head): corrected over the heads of each relation."""
+    found = np.empty(excess.shape[1:])
+    for number in range(excess.shape[1]):
+        cells = excess[:, number].reshape(len(excess), -1).T
+        kept = ~np.isnan(cells).all(axis=0)
+        found[number] = sign_flips(cells[:, kept], seed=seed).p_corrected.reshape(found.shape[1:])
+    return found
+
+
+def _default(model: Model) -> list[str]:
+    return [name for name, each in KINDS.items() if model.tokenizer is not None or not each.texts]
+
+
+def _known(name: str, model: Model) -> Relation:
+    if name not in KINDS:
+        raise InputError(f"There is no relation {name!r}; choose one of {', '.join(KINDS)}.")
+    if KINDS[name].texts and model.tokenizer is None:
+        raise InputError(
+            f"{name!r} is a relation of texts, and {model.name} was opened without a tokenizer."
+        )
+    return KINDS[name]
