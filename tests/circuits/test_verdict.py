@@ -1,5 +1,6 @@
 """Which circuits pass: true ones do; wrong ones, padded ones and circuits of nothing do not."""
 
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -46,7 +47,11 @@ def passed(found: Evaluation) -> dict[str, bool]:
 @pytest.fixture(scope="module")
 def of_the_truth() -> Evaluation:
     it = organism()
-    return evaluate(it.model, it.behaviour, true_circuit(it), others={"more": it.behaviour})
+    scores = discover(it.model, it.behaviour, "eap-ig")
+    again = stability(scores, lambda drawn: greedy(drawn, len(it.edges)), draws=20)
+    return evaluate(
+        it.model, it.behaviour, true_circuit(it), others={"more": it.behaviour}, resampled=again
+    )
 
 
 def test_a_true_circuit_passes(of_the_truth: Evaluation) -> None:
@@ -56,6 +61,8 @@ def test_a_true_circuit_passes(of_the_truth: Evaluation) -> None:
     assert set(of_the_truth.edges["edge"]) == set(organism().edges)
     assert (of_the_truth.edges["change"] > 0.1).all()
     assert of_the_truth.others["more"] == of_the_truth.faithfulness
+    assert of_the_truth.inclusion == dict.fromkeys(organism().edges, 1.0)
+    assert re.search(r"stable edges +5 of 5\n", str(of_the_truth))
     assert "passes: yes" in str(of_the_truth)
 
 
@@ -75,6 +82,7 @@ def test_it_is_saved_whole(of_the_truth: Evaluation, tmp_path: Path) -> None:
     assert loaded.edges.equals(of_the_truth.edges)
     assert loaded.circuit.edges == of_the_truth.circuit.edges
     assert loaded.values.equals(of_the_truth.values)
+    assert loaded.inclusion == of_the_truth.inclusion
     assert loaded.provenance == of_the_truth.provenance
 
 
@@ -181,8 +189,10 @@ def test_the_shipped_models_circuit_for_ioi() -> None:
     scores = discover(on, train, "eap-ig")
     circuit = smallest(on, train, scores)
     assert circuit.share <= 0.1
-    assert stability(scores, lambda drawn: greedy(drawn, len(circuit)), draws=100).share() >= 2 / 3
-    found = evaluate(on, held_out, circuit, quick=True, controls=10)
+    again = stability(scores, lambda drawn: greedy(drawn, len(circuit)), draws=100)
+    assert again.share() >= 2 / 3
+    found = evaluate(on, held_out, circuit, quick=True, controls=10, resampled=again)
+    assert np.mean([share >= 0.9 for share in found.inclusion.values()]) == again.share()
     assert 0.9 <= found.faithfulness.mean <= 1.1
     assert max(ratio.mean for ratio in found.controls) <= 0.2
     assert found.passes, found
@@ -200,5 +210,9 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
     )
     with pytest.raises(NoEffectError, match="total effect of about zero"):
         evaluate(it.model, still, true_circuit(it))
+    scores = discover(masked("llama-grouped"), it.behaviour, "magnitude")
+    elsewhere = stability(scores, lambda drawn: top_n(drawn, 3), draws=2)
+    with pytest.raises(CircuitError, match="of another graph than the circuit"):
+        evaluate(it.model, it.behaviour, true_circuit(it), resampled=elsewhere)
     with pytest.raises(CircuitError, match=r"span .* found \(1.1, 1.2\)"):
         evaluate(it.model, it.behaviour, true_circuit(it), span=(1.1, 1.2))

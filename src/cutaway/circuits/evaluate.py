@@ -21,6 +21,7 @@ what `Evaluation.passes` reads is run: the circuit and its random controls.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -49,6 +50,7 @@ from cutaway.circuits.significance import (
     necessity,
     sufficiency,
 )
+from cutaway.circuits.stability import Stability
 from cutaway.circuits.written import Constants, named
 from cutaway.measure.batches import Progress
 from cutaway.measure.result import provenance
@@ -71,6 +73,7 @@ def evaluate(
     controls: int = 30,
     sets: int = 10,
     span: tuple[float, float] = (0.8, 1.2),
+    resampled: Stability | None = None,
     quick: bool = False,
     batch_size: int | None = None,
     seed: int = 0,
@@ -79,37 +82,37 @@ def evaluate(
     """Everything this module's docstring lists; `controls` random circuits, `sets` random sets.
 
     `others` are further prompts by name, such as other templates; `span` is where the interval of
-    faithfulness has to lie for the circuit to pass; `quick` runs only what that needs.
+    faithfulness has to lie for the circuit to pass; `resampled` says how stable its edges are (see
+    `stability`); `quick` runs only what passing needs.
 
     Raises `CircuitError` for another model's circuit, and for a total effect of about zero.
     """
     circuit.check(model.model if isinstance(model, Masked) else model)
     on = Masked.of(model, circuit.graph)
-    if min(controls, sets) < 0:
-        raise CircuitError(f"controls and sets count; found {controls} and {sets}.")
     check_span(span)
+    inclusion = _inclusion(circuit, resampled)
     plan = _Plan(circuit, controls, sets, np.random.default_rng(seed), quick=quick)
-    found = measured(
-        on, behaviour, np.stack(plan.masks), metric=metric, ablation=ablation,
-        batch_size=batch_size, seed=seed, progress=progress,
-    )  # fmt: skip
+    run = partial(measured, on, batch_size=batch_size, seed=seed)
+    found = run(behaviour, np.stack(plan.masks), metric=metric, ablation=ablation,
+                progress=progress)  # fmt: skip
     check_gap(found.clean, found.ablated, behaviour)
     own, kind = checked_metric(behaviour, metric), named(ablation)
-    elsewhere: dict[str, Ratio] = {}
-    for name, chosen, how, prompts in [
-        *_measures((own, ablation), other_metrics, other_ablations, behaviour),
-        *((name, own, ablation, prompts) for name, prompts in (others or {}).items()),
-    ]:
-        again = measured(on, prompts, circuit.kept[None], metric=chosen, ablation=how,
-                         batch_size=batch_size, seed=seed)  # fmt: skip
+
+    def elsewhere(metric: str | Metric, ablation: str | Constants, prompts: Behaviour) -> Ratio:
+        again = run(prompts, circuit.kept[None], metric=metric, ablation=ablation)
         check_gap(again.clean, again.ablated, prompts)
-        elsewhere[name] = again.ratio(0)
+        return again.ratio(0)
+
+    measures = _measures((own, ablation), other_metrics, other_ablations).items()
     settings = {"edges": len(circuit), "ablation": kind, "controls": controls, "sets": sets,
                 "metric": own.name, "quick": quick, "seed": seed}  # fmt: skip
     return Evaluation(
-        circuit=circuit, metric=own.name, ablation=kind, span=span,
+        circuit=circuit, metric=own.name, ablation=kind, span=span, inclusion=inclusion,
         values=plan.values(found), faithfulness=found.ratio(0),
-        controls=tuple(found.ratio(at) for at in plan.at["random"]), others=elsewhere,
+        controls=tuple(found.ratio(at) for at in plan.at["random"]), others={
+            **{name: elsewhere(*measure, behaviour) for name, measure in measures},
+            **{name: elsewhere(own, ablation, more) for name, more in (others or {}).items()},
+        },
         preference=_preference(found), background=_background(found, behaviour, seed),
         tests=_tests(plan, found, seed), edges=_edges(plan, found),
         incompleteness=_incompleteness(circuit.graph, found, plan),
@@ -125,6 +128,8 @@ class _Plan:
         self, circuit: Circuit, controls: int, sets: int, generator: np.random.Generator, *,
         quick: bool,
     ) -> None:  # fmt: skip
+        if min(controls, sets) < 0:
+            raise CircuitError(f"controls and sets count; found {controls} and {sets}.")
         self.masks: list[np.ndarray] = []
         self.at: dict[str, range] = {}
         kept, valid = circuit.kept, circuit.graph.valid
@@ -170,17 +175,31 @@ class _Plan:
         return xr.DataArray(stacked, {"mask": names}, ("mask", "example"), "metric")
 
 
+def _inclusion(circuit: Circuit, resampled: Stability | None) -> dict[str, float]:
+    """How often each of its edges was selected."""
+    if resampled is None:
+        return {}
+    if resampled.circuit.graph != circuit.graph:
+        raise CircuitError(
+            "These resampled circuits are of another graph than the circuit; resample the scores "
+            "that it was selected from."
+        )
+    return {str(edge): resampled[str(edge)] for edge in circuit.edges}
+
+
 def _measures(
-    own: tuple[Metric, str | Constants], metrics: Sequence[str], ablations: Sequence[str],
-    behaviour: Behaviour,
-) -> Iterable[tuple[str, str | Metric, str | Constants, Behaviour]]:  # fmt: skip
-    """Every other pair of a metric and an ablation: its name, the two, and the prompts."""
-    for metric in dict.fromkeys([own[0].name, *metrics]):
-        for ablation in dict.fromkeys([named(own[1]), *ablations]):
-            if metric in metrics or ablation in ablations:
-                chosen = own[0] if metric == own[0].name else metric
-                how = own[1] if ablation == named(own[1]) else ablation
-                yield f"{metric}, {ablation}", chosen, how, behaviour
+    own: tuple[Metric, str | Constants], metrics: Sequence[str], ablations: Sequence[str]
+) -> dict[str, tuple[str | Metric, str | Constants]]:  # fmt: skip
+    """Every other pair of a metric and an ablation, by name."""
+    return {
+        f"{metric}, {ablation}": (
+            own[0] if metric == own[0].name else metric,
+            own[1] if ablation == named(own[1]) else ablation,
+        )
+        for metric in dict.fromkeys([own[0].name, *metrics])
+        for ablation in dict.fromkeys([named(own[1]), *ablations])
+        if metric in metrics or ablation in ablations
+    }
 
 
 def _preference(found: Measured) -> Ratio:

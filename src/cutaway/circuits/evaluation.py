@@ -32,6 +32,7 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.faithfulness import Ratio
 from cutaway.circuits.graph import Graph
 from cutaway.circuits.significance import Test
+from cutaway.circuits.stability import STABLE
 from cutaway.measure.result import Result
 
 _REACHING = 0.05
@@ -84,6 +85,9 @@ class Evaluation(Result):
     edges: pd.DataFrame
     """One row per edge tested, the least needed first: `edge`, `change` (mean absolute, as a
     fraction of the whole effect), and the uncorrected `p` of its being idle."""
+    inclusion: Mapping[str, float]
+    """For each of its edges, the share of resampled circuits that hold it; empty when nothing was
+    resampled."""
     span: tuple[float, float]
     """Where the interval of faithfulness has to lie."""
     provenance: Mapping[str, Any] = field(repr=False)
@@ -146,6 +150,9 @@ class Evaluation(Result):
         if self.controls:
             means = [one.mean for one in self.controls]
             rows.insert(0, (f"{len(means)} random alike", f"at most {max(means):.3f}"))
+        if self.inclusion:
+            stable = sum(share >= STABLE for share in self.inclusion.values())
+            rows.append(("stable edges", f"{stable} of {len(self.inclusion)}"))
         if len(self.incompleteness):
             rows.append(("incompleteness", f"at most {self.incompleteness['distance'].max():.3f}"))
         if len(self.minimality):
@@ -161,7 +168,8 @@ class Evaluation(Result):
         }  # fmt: skip
         attributes = {
             "circuit": circuit, "metric": self.metric, "ablation": self.ablation,
-            "span": list(self.span), "provenance": dict(self.provenance),
+            "span": list(self.span), "inclusion": dict(self.inclusion),
+            "provenance": dict(self.provenance),
             **{name: asdict(getattr(self, name)) for name in _RATIO},
             **{name: [asdict(one) for one in getattr(self, name)] for name in _LISTS},
             "others": {name: asdict(ratio) for name, ratio in self.others.items()},
