@@ -146,7 +146,7 @@ def test_holm_by_hand() -> None:
 
 
 def test_models_of_other_depths_are_compared_by_depth() -> None:
-    with pytest.raises(CircuitError, match=r"built otherwise.*counterparts; compare by='depth'"):
+    with pytest.raises(CircuitError, match=r"different graphs.*counterparts; compare by='depth'"):
         compare({"a": FIRST, "b": drawn(DEEP, 0.2, 0)})
     early = Circuit.of(SMALL, ["input->a0.h0<q>", "input->a0.h1<q>"])
     deep_early = Circuit.of(DEEP, ["input->a0.h0<q>", "input->a1.h1<q>"])

@@ -23,6 +23,17 @@ GRAPHS = (
     Graph(n_layers=1, n_heads=2, n_kv_heads=2, parallel=False),
     Graph(n_layers=2, n_heads=4, n_kv_heads=2, parallel=True),
     Graph(n_layers=2, n_heads=2, n_kv_heads=2, parallel=False, shared_key=True),
+    Graph(
+        n_layers=1, n_heads=2, n_kv_heads=1, parallel=False, positions=('a "b\\', "end@2", "é<q>")
+    ),
+    Graph(
+        n_layers=2,
+        n_heads=1,
+        n_kv_heads=1,
+        parallel=False,
+        positions=("S2", "end"),
+        neurons=((0, (3, 17)), (1, (0,))),
+    ),
 )
 GROUPED = GRAPHS[1]
 ENDINGS = [ending for one in FORMATS.values() for ending in one.endings]
@@ -87,7 +98,7 @@ def same(one: EdgeScores, two: EdgeScores) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(GRAPHS), st.integers(0, 2**32 - 1), st.floats(0, 0.6))
+@given(st.sampled_from(GRAPHS[:3]), st.integers(0, 2**32 - 1), st.floats(0, 0.6))
 def test_paths_in_the_network_are_paths_in_the_circuit(
     graph: Graph, seed: int, share: float
 ) -> None:
@@ -103,8 +114,14 @@ def test_paths_in_the_network_are_paths_in_the_circuit(
         if not inside and {source, target} <= on_paths
     }
     assert led == {(str(edge.writer), str(edge.reader)) for edge in circuit.pruned().edges}
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_link_goes_up(graph: Graph) -> None:
+    network = Circuit(graph=graph, kept=graph.valid).to_networkx()
     rows = nx.get_node_attributes(network, "row")
     assert all(rows[source] < rows[target] for source, target in network.edges)
+    assert set(rows) == {str(end) for end in (*graph.writers, *graph.readers)}
 
 
 def test_a_network_that_somebody_changed() -> None:
@@ -224,8 +241,25 @@ def test_attribution_graphs_have_what_their_readers_need(tmp_path: Path) -> None
         ("input", "a0.kv0<v>"): 2.0, ("a0.h0", "m1"): -0.5, ("a0.h1", "m1"): 0.25,
         ("m1", "logits"): 1.0, ("a0.kv0<v>", "a0.h0"): 1.0, ("a0.kv0<v>", "a0.h1"): 1.0,
     }  # fmt: skip
+    assert value["metadata"]["prompt_tokens"] == ["every position"]
     path.rename(tmp_path / "c.json")
     assert Circuit.load(tmp_path / "c.json").edges == CHAIN.edges
+
+
+def test_columns_of_an_attribution_graph_are_position_labels() -> None:
+    circuit = Circuit.of(GRAPHS[4], ["input->m0@S2", "m0.n17->a1.h0<q>@end", "a1.h0->logits"])
+    value = json.loads(FORMATS["attribution"].write(circuit.record()))
+    columns = value["metadata"]["prompt_tokens"]
+    assert columns == ["S2", "end", "rest", "every position"]
+    at = {node["name"]: columns[node["ctx_idx"]] for node in value["nodes"]}
+    assert at == {
+        "input": "every position", "m0@S2": "S2", "m0.n17": "every position",
+        "a1.h0<q>@end": "end", "a1.h0": "every position", "logits": "every position",
+    }  # fmt: skip
+    named = {node["node_id"]: node["name"] for node in value["nodes"]}
+    insides = {(named[one["source"]], named[one["target"]]) for one in value["links"]
+               if one.get("inside")}  # fmt: skip
+    assert insides == {("m0@S2", "m0.n17"), ("a1.h0<q>@end", "a1.h0")}
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────

@@ -114,8 +114,9 @@ def _check(
     for name, circuit in rest:
         if by == "edges" and circuit.graph != first[1].graph:
             raise CircuitError(
-                f"The circuits {first[0]!r} and {name!r} are of models that are built otherwise, "
-                "so their heads have no counterparts; compare by='depth'."
+                f"The circuits {first[0]!r} and {name!r} are of different graphs, of models built "
+                "otherwise or split otherwise, so their edges have no counterparts; compare "
+                "by='depth'."
             )
 
 

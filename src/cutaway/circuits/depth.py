@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from cutaway.circuits.graph import Graph, Reader, Writer
 
-_WRITERS, _READERS = ("input", "head", "mlp"), ("q", "k", "v", "kr", "mlp", "logits")
+_WRITERS, _READERS = ("input", "head", "mlp", "neuron"), ("q", "k", "v", "kr", "mlp", "logits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,5 +71,5 @@ def _named(writer: Writer, graph: Graph, bins: int) -> str:
     if writer.layer is None:
         return "input"
     first = _bin(writer, graph, bins)
-    kind = {"head": "heads", "mlp": "MLPs"}.get(writer.kind, writer.kind)
+    kind = {"head": "heads", "mlp": "MLPs", "neuron": "neurons"}[writer.kind]
     return f"{kind} at {first / bins:.2g}–{(first + 1) / bins:.2g}"

@@ -5,14 +5,14 @@ The form is Neuronpedia's schema (`graph-schema.json`, with `metadata`, `qParams
 of features at positions of one prompt; a circuit of heads and MLPs fills it so:
 
 - each node of the layout is a node, with its name in `clerp`; `layer` is the layout's row, since
-  the pages draw rows by it: three for each of the model's layers, head inputs, heads, MLP. `input`
+  the pages draw rows by it: three or four for each of the model's layers. `input`
   is an `embedding`, `logits` a `logit` with the weight 1 in place of a token's probability, since
   the pages count influence from it;
 - each link is a link, its `weight` the edge's score, or 1 in a circuit without scores. A head's
   inside, marked `inside`, passes on what its inputs get: the sum of their weights, in equal parts
   where several heads share the input;
-- there is no prompt, since a circuit is of many: `prompt` is the behaviour's name, and there is one
-  column.
+- there is no prompt, since a circuit is of many: `prompt` is the behaviour's name, and its tokens,
+  the columns, are the position labels that readers are split by, and one for all that has none.
 
 Pages that hold a dictionary's features look nothing up for these nodes, whose types they do not
 know and draw as circles. Graphs of features have no edges of a decoder and are refused on reading.
@@ -30,9 +30,12 @@ from cutaway.behaviours.provenance import version
 from cutaway.circuits.exports.layout import Layout, Link, Node, laid_out
 from cutaway.circuits.exports.record import Record, dumped
 
-_TYPES = {"input": "embedding", "logits": "logit", "mlp": "mlp", "head": "attention head"}
+_TYPES = {
+    "input": "embedding", "logits": "logit", "mlp": "mlp", "head": "attention head",
+    "neuron": "neuron",
+}  # fmt: skip
 _ROWS = (
-    "Edges between the attention heads and MLPs of a decoder. Three rows for each layer: the "
+    "Edges between the attention heads and MLPs of a decoder. Rows for each layer, from below: the "
     "inputs of its heads, its heads, its MLP."
 )
 
@@ -40,14 +43,16 @@ _ROWS = (
 def write(record: Record) -> str:
     """The JSON text of a record."""
     layout = laid_out(record)
-    ids = {node.name: _id(place, node) for place, node in enumerate(layout.nodes)}
+    columns = [*(label for label in record.graph.labels if label), "every position"]
+    at = [columns.index(node.at or columns[-1]) for node in layout.nodes]
+    ids = {node.name: _id(place, node, at[place]) for place, node in enumerate(layout.nodes)}
     model = PurePath(record.provenance.get("model", {}).get("name", "model")).name
     behaviour = record.provenance.get("behaviour", {}).get("name", record.kind)
     value = {
         "metadata": {
             "slug": re.sub(r"[^a-z0-9]+", "-", f"{behaviour}-{model}".lower()).strip("-"),
             "scan": model, "transcoder_list": [], "prompt": behaviour,
-            "prompt_tokens": ["every position"], "schema_version": 1,
+            "prompt_tokens": columns, "schema_version": 1,
             "info": {
                 "description": _ROWS, "generator": {"name": "Cutaway", "version": version()},
             },
@@ -57,23 +62,26 @@ def write(record: Record) -> str:
             "pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": "",
         },
         "nodes": [
-            _node(place, node, ids[node.name]) for place, node in enumerate(layout.nodes)
+            _node(place, node, ids[node.name], at[place]) | {
+                "reverse_ctx_idx": len(columns) - 1 - at[place]
+            }
+            for place, node in enumerate(layout.nodes)
         ],
         "links": _links(layout, ids),
     }  # fmt: skip
     return dumped(value, indent=1) + "\n"
 
 
-def _id(place: int, node: Node) -> str:
-    return f"{'E' if node.row == 0 else node.row}_{place}_0"
+def _id(place: int, node: Node, column: int) -> str:
+    return f"{'E' if node.row == 0 else node.row}_{place}_{column}"
 
 
-def _node(place: int, node: Node, name: str) -> dict[str, Any]:
+def _node(place: int, node: Node, name: str, column: int) -> dict[str, Any]:
     output = node.kind == "logits"
     return {
-        "node_id": name, "jsNodeId": f"{name.rpartition('_')[0]}-0",
+        "node_id": name, "jsNodeId": f"{name.rpartition('_')[0]}-{column}",
         "feature": place, "layer": "E" if node.row == 0 else str(node.row),
-        "ctx_idx": 0, "reverse_ctx_idx": 0, "run_idx": 0,
+        "ctx_idx": column, "run_idx": 0,
         "feature_type": _TYPES.get(node.kind, "head input"),
         "clerp": f'Output "{node.name}" (p=1.000)' if output else node.name,
         "token_prob": 1.0 if output else 0.0, "is_target_logit": output,

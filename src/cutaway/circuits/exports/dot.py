@@ -29,7 +29,13 @@ _TOKEN = re.compile(
     |(?P<word>[^\W\d]\w*|-?(?:\.\d+|\d+(?:\.\d*)?))""",
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
-_SHAPES = {"input": "house", "logits": "invhouse", "head": "ellipse", "mlp": "box"}
+_SHAPES = {
+    "input": "house",
+    "logits": "invhouse",
+    "head": "ellipse",
+    "mlp": "box",
+    "neuron": "diamond",
+}
 _POSITIVE, _NEGATIVE, _NEUTRAL = "#2b5f9e", "#b3362b", "#555555"
 
 

@@ -6,8 +6,12 @@ MLP reads and writes under one name and is one node. A link is an edge, under th
 so that a path from `input` to `logits` in the plain graph is a path in the circuit. `input` and
 `logits` are there always.
 
+In a graph that is split by position a reader belongs to a label and a writer to none, so that a
+path may change position there where no head does. In a split graph, what an MLP reads and what it
+writes are nodes of their own, with its inside between them.
+
 Nodes stand in rows in the order in which a decoder computes: the input, then for each layer the
-inputs of its heads, its heads and its MLP, and last the logits.
+inputs of its heads, its heads and its MLP (in two rows where it is split), and last the logits.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ class Node:
     """The model's layer; None for the input and the logits."""
     row: int
     """Which row it stands in, from the input's, 0."""
+    at: str | None
+    """The position label of a reader in a graph that is split by position."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +98,16 @@ def _insides(graph: Graph, writers: set[Writer], readers: set[Reader]) -> list[L
 
 
 def _node(graph: Graph, end: Writer | Reader) -> Node:
-    layer = end.layer
-    if layer is None:
-        row = 0 if end.kind == "input" else 3 * graph.n_layers + 1
-    else:
-        row = 3 * layer + {"q": 1, "k": 1, "v": 1, "kr": 1, "head": 2}.get(end.kind, 3)
-    return Node(name=str(end), kind=end.kind, layer=layer, row=row)
+    at = end.at if isinstance(end, Reader) else None
+    return Node(name=str(end), kind=end.kind, layer=end.layer, row=_row(graph, end), at=at)
+
+
+def _row(graph: Graph, end: Writer | Reader) -> int:
+    """The input is in row 0; each layer has three rows, or four where MLPs are two nodes."""
+    many = 4 if graph.split else 3
+    if end.layer is None:
+        return 0 if end.kind == "input" else many * graph.n_layers + 1
+    first = many * end.layer + 1
+    if isinstance(end, Reader):
+        return first + 2 if end.kind == "mlp" else first
+    return first + 1 if end.kind == "head" else first + many - 1

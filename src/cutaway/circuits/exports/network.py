@@ -1,10 +1,10 @@
 """A record as a `networkx.DiGraph`, which GraphML and DOT are then written from and read into.
 
-Nodes have `kind`, `layer` (where they are in one) and `row`; links have `score` where there is one,
-and `inside` where they are no edge (see `layout`). The graph's attribute `cutaway` holds the
-record's head as JSON text. Reading back takes every link that is not `inside` for an edge, by the
-names of its two ends: nodes and links that were taken out are out, those that were put in are in
-if there is such an edge.
+Nodes have `kind` and `row`, and where they have one `layer`, and `at`, a position label; links have
+`score` where there is one, and `inside` where they are no edge (see `layout`). The graph's
+attribute `cutaway` holds the record's head as JSON text. Reading back takes every link that is not
+`inside` for an edge, by the names of its two ends: nodes and links that were taken out are out,
+those that were put in are in if there is such an edge.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ def to_network(record: Record) -> nx.DiGraph[str]:
     found: nx.DiGraph[str] = nx.DiGraph(cutaway=dumped(record.head))
     layout = laid_out(record)
     for node in layout.nodes:
-        layer = {} if node.layer is None else {"layer": node.layer}
-        found.add_node(node.name, kind=node.kind, row=node.row, **layer)
+        where = {"layer": node.layer, "at": node.at}
+        known = {name: value for name, value in where.items() if value is not None}
+        found.add_node(node.name, kind=node.kind, row=node.row, **known)
     for link in layout.links:
         score = {} if link.score is None else {"score": link.score}
         found.add_edge(link.source, link.target, inside=link.inside, **score)
