@@ -10,6 +10,7 @@ from tests.model.variants import ONE_OF_EACH_KIND, VARIANTS
 from cutaway.behaviours import METRICS, Behaviour
 from cutaway.circuits import CircuitError
 from cutaway.circuits.masked import Masked, Resumed
+from cutaway.circuits.retained import retained
 from cutaway.circuits.written import Replacement, Written, sites, written
 from cutaway.model import Model, Site, open_model
 from cutaway.model.resume import run_base
@@ -115,6 +116,30 @@ def test_a_resumed_pass_is_the_whole_one(name: str, pairs: Behaviour) -> None:
         found = on.end_logits(pairs.clean, mask, instead, pairs.clean.labels["end"], at)
         assert error(found, expected) < 1e-5
     assert error(expected[0], expected[1]) > 1e-3
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+def test_what_is_kept_for_gradients_is_known_and_bounded(name: str, pairs: Behaviour) -> None:
+    """Pieces keep nothing but their own inputs until it is their turn, and give the same slopes."""
+    on = masked(name)
+    instead = Replacement(on.model, pairs)(slice(0, 5))
+    there = [*on.model.hf.parameters(), *instead.tensors()]
+    mask = torch.rand(2, *on.graph.valid.shape, generator=torch.Generator().manual_seed(4))
+    kept = mask.requires_grad_()
+
+    def run(with_memory: Masked) -> torch.Tensor:
+        return with_memory.end_logits(pairs.clean, kept, instead, pairs.clean.labels["end"])
+
+    found = run(Masked(on.model, memory=2**30))
+    rows = 2 * len(pairs)
+    small = Masked(on.model, memory=1)
+    assert error(run(small).detach(), found.detach()) < 1e-5  # measures what one row keeps
+    (each,) = small._retained.values()  # pyright: ignore[reportPrivateUsage]
+    whole = retained(lambda: run(Masked(on.model, memory=2**30)), there)
+    assert 0.8 < whole / (rows * each) < 1.2
+    assert retained(lambda: run(small), there) < each
+    slopes = [torch.autograd.grad(run(one).square().sum(), [kept])[0] for one in (on, small)]
+    assert error(slopes[1], slopes[0]) < 1e-5
 
 
 @pytest.mark.parametrize(("name", "rtol"), [("gpt2", 1e-5), ("olmo2", 1e-2)])

@@ -21,8 +21,11 @@ N(own mixture) − N(current) to the stream instead. The norm's scale is never f
 Cost over a plain pass, for W writers and R readers in L layers: R·W/2 · d_model multiply-adds per
 position for the mixing (a third of GPT-2 small's own), R norms, and each reader's share of the
 projection it has anyway. Memory without gradients, per mask, row and position: W · d_model for
-the changes and 3 · R/L · d_model for one layer's inputs; with gradients the inputs of all layers,
-3 · R · d_model. Masks and rows are run in pieces that keep this within a budget.
+the changes and 3 · R/L · d_model for one layer's inputs. With gradients the backward pass needs the
+inputs of all layers and what the norms made of them, 3 to 8 times R · d_model by family: that is
+measured on one row (`retained`). Masks and rows are run in pieces that keep this within a budget;
+with gradients, pieces are run again when their turn comes in the backward pass, so that only one of
+them is held (Chen et al. 2016, arXiv:1604.06174).
 
 A pass whose readers below some layer are all on differs from the clean run only from there on, and
 only from the first position at which a replacement differs: `Resumed` says which part is run
@@ -31,17 +34,18 @@ only from the first position at which a replacement differs: `Resumed` says whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from cutaway.circuits.graph import CircuitError, Graph
 from cutaway.circuits.places import Places
 from cutaway.circuits.reading import Reading, Readings
+from cutaway.circuits.retained import retained
 from cutaway.circuits.writing import Change, heads_change, mlp_change, part_change
 from cutaway.circuits.written import Written
 from cutaway.model.memory import free_memory
@@ -90,6 +94,7 @@ class Masked:
         self.graph.check(model)
         self.readings = Readings(model, self.graph)
         self.memory = min(_MOST, free_memory(model.device) // 2) if memory is None else memory
+        self._retained: dict[tuple[int, int], int] = {}
 
     @classmethod
     def of(
@@ -124,14 +129,26 @@ class Masked:
                 f"A mask of this model has the shape (mask, {shape[0]} readers, {shape[1]} "
                 f"writers); found {tuple(kept.shape)}."
             )
-        masks = [
-            torch.cat([
-                self._run(tokens, kept[some], replacement, end, resumed, rows)
-                for rows in _pieces(len(end), self._rows_at_once(tokens, resumed))
-            ], dim=1)
-            for some in _pieces(len(kept), self._masks_at_once(tokens, len(end), resumed))
-        ]  # fmt: skip
-        return torch.cat(masks)
+        grown = torch.is_grad_enabled() and (
+            kept.requires_grad or any(x.requires_grad for x in replacement.tensors())
+        )
+        each = self.bytes_per_row(_width(tokens, resumed))
+        if grown:
+            each += self._bytes_retained(tokens, kept, replacement, end, resumed)
+        most = max(1, self.memory // each)
+        rows, some = _pieces(len(end), most), _pieces(len(kept), max(1, most // len(end)))
+
+        def piece(where: slice, masks: slice) -> Tensor:
+            if not grown or len(rows) * len(some) == 1:
+                return self._run(tokens, kept[masks], replacement, end, resumed, where)
+            return checkpoint(
+                self._run, tokens, kept[masks], replacement, end, resumed, where,
+                use_reentrant=False, preserve_rng_state=False,
+            )  # fmt: skip
+
+        return torch.cat([
+            torch.cat([piece(where, masks) for where in rows], dim=1) for masks in some
+        ])  # fmt: skip
 
     def bytes_per_row(self, width: int) -> int:
         """What one row of one mask takes without gradients, in bytes."""
@@ -139,12 +156,19 @@ class Masked:
         readers = 3 * (graph.n_heads + graph.n_kv_heads) + 12
         return width * self.model.d_model * (len(graph.writers) + readers) * size
 
-    def _rows_at_once(self, tokens: Tokens, resumed: Resumed | None) -> int:
-        width = tokens.ids.shape[1] - (resumed.start if resumed is not None else 0)
-        return max(1, self.memory // self.bytes_per_row(width))
-
-    def _masks_at_once(self, tokens: Tokens, rows: int, resumed: Resumed | None) -> int:
-        return max(1, self._rows_at_once(tokens, resumed) // rows)
+    def _bytes_retained(
+        self, tokens: Tokens, kept: Tensor, replacement: Written, end: Tensor,
+        resumed: Resumed | None,
+    ) -> int:  # fmt: skip
+        """What one row of one mask keeps for the backward pass, in bytes."""
+        at = _width(tokens, resumed), 0 if resumed is None else resumed.layer
+        if at not in self._retained:
+            first = slice(0, 1)
+            self._retained[at] = retained(
+                lambda: self._run(tokens, kept[first], replacement, end, resumed, first),
+                [*self.model.hf.parameters(), *replacement.tensors()],
+            )
+        return self._retained[at]
 
     def _run(
         self, tokens: Tokens, kept: Tensor, replacement: Written, end: Tensor,
@@ -315,6 +339,9 @@ class _Pass:
         return self._mixed(stream, self.off[:, -1:], changes).flatten(0, 2)
 
 
-def _pieces(many: int, most: int) -> Iterator[slice]:
-    for start in range(0, many, most):
-        yield slice(start, min(start + most, many))
+def _pieces(many: int, most: int) -> list[slice]:
+    return [slice(start, min(start + most, many)) for start in range(0, many, most)]
+
+
+def _width(tokens: Tokens, resumed: Resumed | None) -> int:
+    return tokens.ids.shape[1] - (0 if resumed is None else resumed.start)
