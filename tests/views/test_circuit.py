@@ -7,7 +7,7 @@ import pytest
 from view_samples import circuit_view, estimate
 
 from cutaway.views import CircuitEdge, CircuitNode, CircuitSize, CircuitView, ViewError, circuit
-from cutaway.views.circuit_curve import faithfulness_curve
+from cutaway.views.circuit_curve import faithfulness_curve, worth
 from cutaway.views.circuit_layout import Box, layout
 
 
@@ -96,6 +96,11 @@ def test_shared_keys_stand_beside_all_heads_that_read_them() -> None:
     assert bracket.y <= placed.boxes["a1.h2"].middle < placed.boxes["a1.h3"].middle
     assert placed.boxes["a1.h3"].middle <= bracket.y + bracket.height
     assert bracket.y > placed.boxes["a1.h1"].middle
+
+
+def test_a_small_share_is_not_written_as_nothing() -> None:
+    view = replace(circuit_view(), total=1_000_000)
+    assert worth(view, view.sizes[0])[0] == "2 of 1,000,000 edges (0.00020\u00a0%)"
 
 
 @pytest.mark.parametrize(("size", "edges"), [(None, 7), (2, 2), (4, 4)])

@@ -204,3 +204,15 @@ def test_hostile_text_does_nothing(page: Page, tmp_path: Path) -> None:
     assert page.evaluate("window.broken === undefined && document.images.length === 0")
     assert page.complaints == []
     assert page.requests == []
+
+
+def test_a_large_model_scrolls_and_shows_what_is_chosen(page: Page, file: Path) -> None:
+    page.open(file, width=360)
+    room = "document.querySelector('.circuit-room')"
+    assert page.evaluate(f"{room}.scrollWidth > {room}.clientWidth")
+    page.evaluate(
+        "document.querySelector('.circuit-part[data-part=logits]').focus({preventScroll: true})"
+    )
+    before = page.evaluate(f"{room}.scrollLeft")
+    page.press("Enter", 13)
+    assert (before, page.evaluate(f"{room}.scrollLeft > 0")) == (0, True)

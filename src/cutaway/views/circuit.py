@@ -108,9 +108,11 @@ def _upright(box: Box, text: str) -> Markup:
 
 
 def short_name(node: CircuitNode) -> str:
-    """What is written on a part: `3.1` for a head, `M3` for an MLP."""
+    """What is written on a part: `3.1` for a head, `M3` for an MLP, `3.kv0` for shared keys."""
     if node.kind == "head":
         return f"{node.layer}.{node.index}"
+    if node.kind == "kv":
+        return f"{node.layer}.kv{'' if node.index is None else node.index}"
     return f"M{node.layer}" if node.kind == "mlp" else node.name
 
 

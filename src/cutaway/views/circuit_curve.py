@@ -13,11 +13,11 @@ from markupsafe import Markup
 
 from cutaway.views.circuit_values import CircuitSize, CircuitView
 from cutaway.views.svg import Scale, label, line, tag
-from cutaway.views.text import number
+from cutaway.views.text import decimals, number
 
 WIDTH, HEIGHT = 280.0, 92.0
 _LEFT, _TOP, _BOTTOM = 26.0, 8.0, 72.0
-_MOST = 1.5
+_MOST, _FEW = 1.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ def draw_curve(curve: FaithfulnessCurve, at: int) -> list[Markup]:
 
 def worth(view: CircuitView, size: CircuitSize) -> tuple[str, str, str]:
     """A size in words: its edges, its faithfulness, and that of random circuits or nothing."""
-    share = number(size.edges / max(view.total, 1), percent=True)
-    edges = f"{size.edges:,} of {view.total:,} edges ({share})"
+    percent = 100 * size.edges / max(view.total, 1)
+    share = number(percent, 1 if percent >= _FEW else decimals(percent))
+    edges = f"{size.edges:,} of {view.total:,} edges ({share}\u00a0%)"
     controls = ""
     if size.controls:
         low, high = (number(end) for end in (min(size.controls), max(size.controls)))

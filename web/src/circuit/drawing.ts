@@ -2,6 +2,9 @@ import { svg } from "../dom.js";
 import type { CircuitData, CircuitNode } from "./data.js";
 import type { Ranked, Shown } from "./shown.js";
 
+/** How far a drawing shrinks with its page before it scrolls. */
+const SMALLEST = 0.8;
+
 /** What is looked at: a part, or an edge by its place in the order. */
 export type Looked = { readonly part: string } | { readonly edge: number } | null;
 
@@ -39,6 +42,7 @@ export class Drawing {
       this.targets,
       this.above,
     );
+    this.element.style.minWidth = `${Math.round(data.width * SMALLEST)}px`;
     for (const node of data.nodes) this.parts.set(node.name, this.part(node));
   }
 

@@ -157,10 +157,20 @@ export class CircuitView {
     this.room.addEventListener("focusout", leave);
     this.card.addEventListener("focusout", leave);
     this.element.addEventListener("keydown", (event) => this.press(event));
-    this.chosen.listen(() => {
+    this.chosen.listen((part) => {
+      this.reveal(part);
       this.rove();
       this.look();
     });
+  }
+
+  /** Scroll the drawing, not the page, until a part is seen. */
+  private reveal(part: string | null): void {
+    const box = part === null ? undefined : this.drawing.of(part)?.getBoundingClientRect();
+    if (!box) return;
+    const room = this.room.getBoundingClientRect();
+    if (box.left >= room.left && box.right <= room.right) return;
+    this.room.scrollLeft += box.left + box.width / 2 - room.left - room.width / 2;
   }
 
   private point(looked: Looked): void {
