@@ -38,7 +38,7 @@ def behaviour(model: Model) -> Behaviour:
 def quick() -> Settings:
     return Settings(
         lens_examples=8, patch_examples=3, path_examples=3, heads_shown=2, attention_examples=1,
-        controls=2,
+        controls=2, attack_examples=4,
     )  # fmt: skip
 
 

@@ -15,9 +15,11 @@ from cutaway.study.runner import run
 from cutaway.study.settings import Settings
 from cutaway.study.stage import Inputs, Progress, Skipped, Stage
 from cutaway.study.study import Study
+from cutaway.study.verdict import Attack, RedTeam
 
 __all__ = [
     "PLAN",
+    "Attack",
     "Attention",
     "BlackBox",
     "Discovered",
@@ -29,6 +31,7 @@ __all__ = [
     "Patching",
     "Paths",
     "Progress",
+    "RedTeam",
     "Roles",
     "Settings",
     "Skipped",

@@ -25,12 +25,14 @@ from cutaway.study import (
     lens,
     patching,
     paths,
+    redteam,
     roles,
 )
 from cutaway.study.report import assemble
 from cutaway.study.saving import load_parts, replace_file, save_parts, sha256
 from cutaway.study.settings import Settings
 from cutaway.study.stage import Inputs, Stage
+from cutaway.study.verdict import RedTeam
 from cutaway.views import Report, write
 
 REPORT = "report.html"
@@ -101,6 +103,14 @@ _MEASURED = (
     _stage(
         "evaluation", "Circuit evaluation", evaluation.judge, evaluation.Evaluated,
         needs=["discovery"], reads=["discovery_examples", "evaluation_examples", "controls"],
+    ),
+    _stage(
+        "redteam", "Red team", redteam.attack, RedTeam,
+        needs=["attribution", "patching", "discovery"],
+        reads=[
+            "patch_examples", "discovery_examples", "evaluation_examples", "kept",
+            "attack_examples",
+        ],
     ),
 )  # fmt: skip
 

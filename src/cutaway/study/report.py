@@ -19,6 +19,7 @@ from cutaway.study import circuit_sections as circuit
 from cutaway.study import figures as draw
 from cutaway.study import patching_figures as draw_patching
 from cutaway.study import patching_sentences as say_patching
+from cutaway.study import redteam_section
 from cutaway.study import sentences as say
 from cutaway.study.attention import Attention
 from cutaway.study.blackbox import BlackBox, answer_texts
@@ -32,6 +33,7 @@ from cutaway.study.places import place_name, places
 from cutaway.study.roles import Roles
 from cutaway.study.settings import Settings
 from cutaway.study.stage import Inputs
+from cutaway.study.verdict import RedTeam
 from cutaway.views import ExamplePrompt, Fact, Figure, Report, Section, Table
 
 _EXAMPLES = 6
@@ -59,6 +61,7 @@ def assemble(inputs: Inputs) -> Report:
             path_patching(along),
             attention(looking),
             *the_circuit(inputs),
+            red_team(inputs),
         ),
         reproduce=_commands(origin),
         provenance=_provenance(origin, behaviour, inputs.settings),
@@ -283,6 +286,14 @@ def the_circuit(inputs: Inputs) -> Iterator[Section]:
     else:
         heading = circuit.FOUND if inputs.skipped("discovery") else circuit.CHECKED
         yield Section(heading=heading, sentences=(f"Not done: {missing.reason}",))
+
+
+def red_team(inputs: Inputs) -> Section:
+    """What was tried against the finding, or why nothing was."""
+    skipped = inputs.skipped("redteam")
+    if skipped is None:
+        return redteam_section.section(inputs.of(RedTeam))
+    return Section(heading=redteam_section.HEADING, sentences=(f"Not done: {skipped.reason}",))
 
 
 def _commands(origin: Mapping[str, Any]) -> str:

@@ -22,6 +22,8 @@ from cutaway.study.patching import Patching
 from cutaway.study.patching_sentences import main_heads, trail
 from cutaway.study.paths import Paths
 from cutaway.study.places import place_name
+from cutaway.study.redteam_section import verdict
+from cutaway.study.verdict import RedTeam
 from cutaway.study.words import listed, percent, plain, with_ends
 from cutaway.views.text import number
 
@@ -244,4 +246,6 @@ def summary(results: Iterable[object]) -> list[str]:
             found.append(trail(result))
         elif isinstance(result, Evaluated):
             found.append(circuit_held_out(result))
+        elif isinstance(result, RedTeam):
+            found.append(verdict(result))
     return found

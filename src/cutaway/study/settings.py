@@ -34,6 +34,8 @@ class Settings:
     """How much of the behaviour a circuit has to keep: above 0, below 1."""
     controls: int = 30
     """The circuit is compared with so many random ones."""
+    attack_examples: int = 24
+    """Each attack of the red team draws at most so many prompts."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -20,6 +20,7 @@ from cutaway.study.patching import Patching
 from cutaway.study.paths import Paths
 from cutaway.study.roles import Roles
 from cutaway.study.stage import Skipped
+from cutaway.study.verdict import RedTeam
 
 Result = TypeVar("Result")
 
@@ -86,6 +87,11 @@ class Study:
     def evaluation(self) -> Evaluated:
         """What the circuit is worth on held-out prompts."""
         return self._result("evaluation", Evaluated)
+
+    @property
+    def redteam(self) -> RedTeam:
+        """What was tried against the finding."""
+        return self._result("redteam", RedTeam)
 
     @property
     def report(self) -> Path:
