@@ -105,22 +105,6 @@ def test_integrated_input_edges_are_the_mask_path_integral(name: str, pairs: Beh
     assert relative(found.matrix[:, 0] * len(pairs), expected[:, 0].numpy()) < 1e-4
 
 
-EXPERTS = {"mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss", "deepseek_v3",
-           "deepseek_v3-full-q"}  # fmt: skip
-SMOOTH = [name for name in VARIANTS if name not in EXPERTS]
-
-
-@pytest.mark.parametrize("name", SMOOTH)
-def test_many_steps_are_complete(name: str) -> None:
-    """The edges out of the input add up to the total effect, within 1 %.
-
-    But for mixtures of experts: which experts are chosen jumps along the path.
-    """
-    found = discover(masked(name), EVEN.rows([0]), "eap-ig", steps=64)
-    total = float(np.nansum(found.matrix[:, 0]))
-    assert abs(total - found.gap) < 0.01 * abs(found.gap), (total, found.gap)
-
-
 @pytest.mark.parametrize("name", ["gpt2", "gptj", "gemma2"])
 def test_activation_edges_add_up_to_each_part_s_own_effect(name: str) -> None:
     on = masked(name)

@@ -7,7 +7,7 @@ from tests.circuits.each_family import EVEN, masked
 from tests.model.variants import ONE_OF_EACH_KIND
 
 from cutaway.behaviours import Behaviour
-from cutaway.circuits import CircuitError, Masked, discover
+from cutaway.circuits import CircuitError, Graph, Masked, discover
 from cutaway.model.model import Model
 from cutaway.patch import attribution_patching
 
@@ -143,5 +143,9 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
         discover(masked("gpt2"), EVEN, "information-flow", tau=1.0)
     with pytest.raises(CircuitError, match="'atp-star' serves the ablations .* 'mean-by-position'"):
         discover(masked("gpt2"), EVEN, "atp-star", ablation="mean-by-position")
+    for method in ("information-flow", "atp-star"):
+        graph = Graph.of(masked("gpt2").model, neurons={0: [1]})
+        with pytest.raises(CircuitError, match="scores whole heads and MLPs at all positions"):
+            discover(masked("gpt2").model, EVEN, method, graph=graph)
     with pytest.raises(CircuitError, match="compares with the clean run, where its gradient is"):
         discover(masked("gpt2"), EVEN, "atp-star", metric="kl")

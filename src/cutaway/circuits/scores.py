@@ -77,6 +77,20 @@ class EdgeScores(Result):
         return float(self.clean.mean() - self.ablated.mean())
 
     @property
+    def completeness(self) -> float:
+        """How much of the total effect the scores add up to, for methods that share it out.
+
+        It is 1 when that is all of it: over the edges out of the input for `eap-ig`, over all edges
+        for `mask-gradient`. What is missing is an error that shrinks with more steps, or jumps of
+        the metric, which no gradient sees: a mixture of experts changes its choice along the path.
+        NaN for the other methods.
+        """
+        if self.method not in ("eap-ig", "mask-gradient"):
+            return float("nan")
+        shared = self.matrix[:, :1] if self.method == "eap-ig" else self.matrix
+        return float(np.nansum(shared)) / self.gap
+
+    @property
     def matrix(self) -> Float[ndarray, "reader writer"]:
         """The mean scores as a matrix, NaN where there is no edge."""
         found = np.full(self.graph.valid.shape, np.nan)

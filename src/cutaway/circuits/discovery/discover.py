@@ -101,6 +101,7 @@ better off, and their size says nothing.
 
 _AT_CLEAN = ("eap", "atp-star")
 _WITHOUT_GRADIENT = ("exact", "acdc", "information-flow", "random", "magnitude")
+_UNSPLIT = ("atp-star", "information-flow")
 _OWN_METRIC = {"acdc": "kl", "edge-pruning": "kl", "subnetwork": "kl"}
 
 
@@ -137,6 +138,7 @@ def discover(
     chosen = checked_metric(behaviour, _OWN_METRIC.get(method) if metric is None else metric)
     _check_metric(chosen, method)
     on = Masked.of(model, graph, memory=memory)
+    _check_graph(on.graph, method)
     settings = {"method": method, "ablation": ablation, "metric": chosen.name, "seed": seed,
                 **on.graph.split}  # fmt: skip
     origin = provenance(on.model, behaviour, settings | options)
@@ -152,11 +154,9 @@ def discover(
             ends=(np.empty(len(behaviour)), np.empty(len(behaviour))),
         )  # fmt: skip
         values = found(setting, **options)
+    names, dims = [str(edge) for edge in on.graph.edges], ("edge", "example")[: values.ndim]
     return EdgeScores(
-        values=xr.DataArray(
-            values, {"edge": [str(edge) for edge in on.graph.edges]},
-            ("edge", "example")[: values.ndim], "score",
-        ),
+        values=xr.DataArray(values, {"edge": names}, dims, "score"),
         clean=xr.DataArray(setting.ends[0], dims="example", name=chosen.name),
         ablated=xr.DataArray(setting.ends[1], dims="example", name=chosen.name),
         graph=on.graph, method=method, metric=chosen.name, ablation=ablation, provenance=origin,
@@ -172,6 +172,14 @@ def _check_metric(metric: Metric, method: str) -> None:
     if metric.name == "accuracy" and method not in _WITHOUT_GRADIENT:
         raise CircuitError(
             "The metric 'accuracy' counts and has no gradient; use another metric, or 'exact'."
+        )
+
+
+def _check_graph(graph: Graph, method: str) -> None:
+    if graph.split and method in _UNSPLIT:
+        raise CircuitError(
+            f"The method {method!r} scores whole heads and MLPs at all positions, and this graph "
+            "is split; leave the split out, or use the method 'eap-ig'."
         )
 
 

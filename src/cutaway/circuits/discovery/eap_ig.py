@@ -9,9 +9,14 @@ averaged along a path on which the input goes from the replacement to the clean 
 2. score each edge with the mean of the gradients, and the same differences of writers as EAP.
 
 The scores of the edges out of `input` add up to the total effect, exactly as the number of steps
-grows (completeness; Sundararajan et al. 2017). Points lie in the middle of the steps, which
-converges faster than at their ends, where the paper takes them; and the path is that of the whole
-input, positions included, which is the same wherever positions do not differ.
+grows (completeness; Sundararajan et al. 2017), as long as the metric does not jump on the way. A
+mixture of experts does, where a router changes its choice of experts: such a jump is in no
+gradient, and no edge is given it. `EdgeScores.completeness` says how much of the effect the scores
+share out; that what is missing is the jumps and nothing else, a test says for each such family.
+
+Points lie in the middle of the steps, which converges faster than at their ends, where the paper
+takes them; and the path is that of the whole input, positions included, which is the same wherever
+positions do not differ.
 """
 
 from __future__ import annotations
