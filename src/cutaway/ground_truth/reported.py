@@ -60,6 +60,8 @@ class Report:
     """The case's own name."""
     method: str
     """The method's name."""
+    true: int
+    """How many edges are true; 0 in a null case."""
     edges: int
     """How many edges the reported circuit has; 0 when none was looked for."""
     checks: Mapping[str, bool]
@@ -123,26 +125,29 @@ def _reports(
 
 
 def _on_one(case: _Case, methods: Sequence[str], journal: Journal | None) -> Iterator[Report]:
-    ready: _Ready | None = None
+    ready: Ready | None = None
     for method in methods:
         key = f"reported/{case.name}/{method}"
         kept = None if journal is None else journal.finished(key)
         if kept is None:
-            ready = ready or _Ready(case.make())
+            ready = ready or Ready(case.make())
             edges, checks = ready.reported(method)
-            kept = {"edges": np.array(edges)} | {name: np.array(x) for name, x in checks.items()}
+            sizes = {"true": np.array(ready.true), "edges": np.array(edges)}
+            kept = sizes | {name: np.array(passed) for name, passed in checks.items()}
             if journal is not None:
                 journal.keep(key, kept)
-        edges = int(kept.pop("edges"))
-        checks = {name: bool(x) for name, x in kept.items()}
-        yield Report(kind=case.kind, case=case.name, method=method, edges=edges, checks=checks)
+        true, edges = (int(kept.pop(name)) for name in ("true", "edges"))
+        checks = {name: bool(passed) for name, passed in kept.items()}
+        yield Report(
+            kind=case.kind, case=case.name, method=method, true=true, edges=edges, checks=checks
+        )
 
 
-class _Ready:
+class Ready:
     """A case with its halves, and whether there is a behaviour in it."""
 
     def __init__(self, organism: Organism) -> None:
-        self.on = Masked(organism.model)
+        self.on, self.true = Masked(organism.model), len(organism.edges)
         pairs = organism.behaviour.hold_out(0.5)
         self.found, self.held_out = pairs.split("train"), pairs.split("held-out")
         nothing = Circuit.of(organism.model, [])

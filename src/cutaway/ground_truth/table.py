@@ -22,7 +22,9 @@ _SHOWN = {
 }
 _TITLE = "{what}, {kind} models"
 _COST = "Time and memory, mean over the models"
-_REPORTED = "Circuits reported and passed"
+_SIZES = "Edges of the reported circuit ({what}), {kind} models"
+_FAILS = "✗ where it does not pass"
+_NULLS = "Circuits that pass, null cases"
 _SUFFIXES = (".csv", ".json")
 
 
@@ -57,8 +59,13 @@ class GroundTruth:
         if len(frame):
             costs = frame.groupby("method", sort=False)[["seconds", "megabytes"]].mean()
             found[_COST] = costs.set_axis(["seconds", "MB above the model"], axis=1).map(_short)
-        if self.reports:
-            found[_REPORTED] = _reported(self.reports)
+        for kind in KINDS:
+            of_kind = [report for report in self.reports if report.kind == kind]
+            if of_kind:
+                found[_SIZES.format(what=_FAILS, kind=kind)] = _sizes(of_kind)
+        none = [report for report in self.reports if report.kind not in KINDS]
+        if none:
+            found[_NULLS] = _passed(none)
         return found
 
     def text(self) -> str:
@@ -152,16 +159,29 @@ def _across(rows: pd.DataFrame, columns: str, values: str) -> pd.DataFrame:
     return table.rename_axis(index=None, columns=None)
 
 
-def _reported(reports: Sequence[Report]) -> pd.DataFrame:
-    """For each method, how many of each kind of cases it passed in."""
-    frame = pd.DataFrame(
-        [{"method": r.method, "kind": r.kind, "passed": r.passed} for r in reports]
-    )
-    groups = frame.groupby(["method", "kind"], sort=False)["passed"]
-    counts = groups.agg(lambda one: f"{int(one.sum())} of {len(one)}").unstack()
-    order = list(dict.fromkeys(frame["kind"]))
-    table = counts.loc[list(dict.fromkeys(frame["method"])), order]
-    return table.rename_axis(index=None, columns=None).fillna("–")
+def _sizes(reports: Sequence[Report]) -> pd.DataFrame:
+    """The size of each reported circuit; the first line is the true one's."""
+    true = {report.case: str(report.true) for report in reports}
+    lines: dict[str, dict[str, str]] = {"true edges": true}
+    for report in reports:
+        mark = "" if report.passed else " ✗"
+        lines.setdefault(report.method, {})[report.case] = f"{report.edges or '–'}{mark}"
+    return pd.DataFrame.from_dict(lines, orient="index").fillna("–")
+
+
+def _passed(reports: Sequence[Report]) -> pd.DataFrame:
+    """For each method, how many of each kind of null cases it passed in."""
+    passed: dict[str, dict[str, list[bool]]] = {}
+    for report in reports:
+        of_method = passed.setdefault(report.method, {})
+        for kind in (report.kind, "all"):
+            of_method.setdefault(kind, []).append(report.passed)
+    counts = {
+        method: {kind: f"{sum(found)} of {len(found)}" for kind, found in of_method.items()}
+        for method, of_method in passed.items()
+    }
+    kinds = [*dict.fromkeys(report.kind for report in reports), "all"]
+    return pd.DataFrame.from_dict(counts, orient="index")[kinds].fillna("–")
 
 
 def _markdown(table: pd.DataFrame) -> str:
