@@ -7,10 +7,21 @@ import xarray as xr
 from cutaway.circuits import Curve, EdgeScores, Graph, Ratio, top_n
 from cutaway.circuits.picture import view
 from cutaway.views import Reading, circuit
+from cutaway.views.circuit_layout import layout
 
 
-def scores(method: str = "eap", *, kv: int = 4, latent: bool = False) -> EdgeScores:
-    graph = Graph(n_layers=2, n_heads=4, n_kv_heads=kv, parallel=False, shared_key=latent)
+def scores(
+    method: str = "eap",
+    *,
+    kv: int = 4,
+    latent: bool = False,
+    positions: tuple[str, ...] = (),
+    neurons: tuple[tuple[int, tuple[int, ...]], ...] = (),
+) -> EdgeScores:
+    graph = Graph(
+        n_layers=2, n_heads=4, n_kv_heads=kv, parallel=False, shared_key=latent,
+        positions=positions, neurons=neurons,
+    )  # fmt: skip
     values = np.random.default_rng(0).normal(size=(len(graph), 5))
     names = [str(edge) for edge in graph.edges]
     return EdgeScores(
@@ -87,3 +98,38 @@ def test_scores_are_named_for_what_they_are() -> None:
     sizes = faithful([0.1, 1.0])
     assert view(scores("eap-ig"), sizes).score_name == "effect on logit_diff"
     assert view(scores("acdc"), sizes).score_name == "acdc score"
+
+
+def test_edges_split_by_position_say_where_and_run_side_by_side() -> None:
+    found = scores(positions=("S1", "end"))
+    seen = view(found, faithful([0.1, 1.0]))
+    assert len(seen.edges) == len(found.graph)
+    assert {edge.port for edge in seen.edges if edge.target == "a1.h0"} == {
+        f"{kind} at {label}" for kind in "qkv" for label in ("S1", "end", "rest")
+    }
+    assert {edge.port for edge in seen.edges if edge.target == "m0"} == {
+        f"at {label}" for label in ("S1", "end", "rest")
+    }
+    placed = layout(seen)
+    ways = [placed.path(edge) for edge in seen.edges]
+    assert len(set(ways)) == len(ways)
+
+
+def test_neurons_write_below_the_mlp_that_reads_for_them() -> None:
+    found = scores(neurons=((0, (3, 17, 21)),))
+    seen = view(found, faithful([0.1, 1.0]))
+    alone = [node for node in seen.nodes if node.kind == "neuron"]
+    assert [(node.name, node.index) for node in alone] == [
+        ("m0.n3", 3), ("m0.n17", 17), ("m0.n21", 21),
+    ]  # fmt: skip
+    assert not {"m0.rest"} & {node.name for node in seen.nodes}
+    placed = layout(seen)
+    boxes = [placed.boxes[node.name] for node in alone]
+    assert all(box.y > placed.boxes["m0"].bottom for box in boxes)
+    assert len({(box.x, box.y) for box in boxes}) == 3
+    data = circuit(seen).live
+    assert data is not None
+    through = {node["name"]: node["through"] for node in data.data["nodes"]}
+    assert through["m0.n17"] == ["m0"]
+    few = view(found, faithful([1 / 200, 0.01]), most=1)
+    assert len([node for node in few.nodes if node.kind == "neuron"]) <= 1

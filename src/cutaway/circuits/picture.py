@@ -7,21 +7,20 @@ Edges join in the order in which `discover` ranks them for the method (`RANKED_B
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
 from cutaway.circuits.circuit import By
 from cutaway.circuits.discovery import RANKED_BY
 from cutaway.circuits.faithfulness import Curve, Ratio
-from cutaway.circuits.graph import CircuitError, Edge, Graph, Reader, Writer
+from cutaway.circuits.graph import Edge, Graph, Reader, Writer
 from cutaway.circuits.scores import EdgeScores
 from cutaway.views.circuit_values import (
     CircuitEdge,
     CircuitNode,
     CircuitSize,
     CircuitView,
-    NodeKind,
     Reading,
 )
 from cutaway.views.text import Estimate
@@ -54,21 +53,17 @@ def view(
     `size` is the number of edges shown first: one of the curve's.
     """
     graph = scores.graph
-    if graph.positions:
-        raise CircuitError(
-            "Edges split by position are not drawn, since parts have one place; score the whole "
-            "graph instead."
-        )
     stops = tuple(_sizes(curve, len(graph), controls or {}))
     held = max((stop.edges for stop in stops if stop.edges <= most), default=most)
+    edges = _edges(scores, curve.by, min(held, len(graph)), inclusion or {})
     told = roles or {}, attends or {}, writes or {}
     return CircuitView(
         title=title,
         shows=shows or _sentence(scores),
         n_layers=graph.n_layers, n_heads=graph.n_heads, n_kv_heads=graph.n_kv_heads,
         total=len(graph),
-        nodes=tuple(_nodes(graph, *told)),
-        edges=tuple(_edges(scores, curve.by, min(held, len(graph)), inclusion or {})),
+        nodes=tuple(_nodes(graph, {edge.source for edge in edges}, *told)),
+        edges=tuple(edges),
         sizes=stops, size=size,
         score_name=_score_name(scores),
         attends_name=attends_name, writes_name=writes_name, reproduce=reproduce,
@@ -77,18 +72,22 @@ def view(
 
 def _nodes(
     graph: Graph,
+    writing: Set[str],
     roles: Mapping[str, str],
     attends: Mapping[str, Sequence[Reading]],
     writes: Mapping[str, Sequence[Reading]],
 ) -> list[CircuitNode]:
-    """Every writer, the groups that share keys and values, and the logits."""
+    """Every writer, of neurons those in some edge; the groups that share keys and values, and the
+    logits."""
     found = [
         CircuitNode(
-            name=str(writer), kind=_kind(writer), layer=writer.layer, index=writer.head,
-            role=roles.get(str(writer), ""),
-            attends=tuple(attends.get(str(writer), ())), writes=tuple(writes.get(str(writer), ())),
+            name=name, kind=writer.kind, layer=writer.layer,
+            index=writer.neuron if writer.kind == "neuron" else writer.head,
+            role=roles.get(name, ""), attends=tuple(attends.get(name, ())),
+            writes=tuple(writes.get(name, ())),
         )
-        for writer in graph.writers
+        for writer, name in ((writer, _source(writer)) for writer in graph.writers)
+        if writer.kind != "neuron" or name in writing
     ]  # fmt: skip
     groups = dict.fromkeys(
         (_target(reader), reader.layer, reader.index)
@@ -116,16 +115,20 @@ def _edges(
 def _edge(edge: Edge, score: float, rank: int, inclusion: Mapping[str, float]) -> CircuitEdge:
     reader = edge.reader
     return CircuitEdge(
-        source=str(edge.writer), target=_target(reader),
-        port="" if reader.kind in ("mlp", "logits") else reader.kind,
+        source=_source(edge.writer), target=_target(reader), port=_port(reader),
         score=score, rank=rank, inclusion=inclusion.get(str(edge), math.nan),
     )  # fmt: skip
 
 
-def _kind(writer: Writer) -> NodeKind:
-    if writer.kind == "neuron":
-        raise CircuitError("Single neurons are not drawn; score a graph of whole MLPs instead.")
-    return writer.kind
+def _source(writer: Writer) -> str:
+    """The name of the part that writes; what is left of a split MLP stands for it."""
+    return writer.part if writer.rest else str(writer)
+
+
+def _port(reader: Reader) -> str:
+    """Which input of the part, and at which positions where they are split: `q at S2`."""
+    kind = "" if reader.kind in ("mlp", "logits") else reader.kind
+    return kind if reader.at is None else f"{kind} at {reader.at}".strip()
 
 
 def _grouped(reader: Reader) -> bool:
@@ -134,7 +137,7 @@ def _grouped(reader: Reader) -> bool:
 
 def _target(reader: Reader) -> str:
     """The name of the part that a reader belongs to."""
-    name = str(reader).partition("<")[0]
+    name = str(reader).partition("@")[0].partition("<")[0]
     return f"{name}.kv" if reader.kind == "kr" else name
 
 

@@ -87,14 +87,14 @@ def _edge(placed: Layout, edge: CircuitEdge, largest: float) -> Markup:
 
 def _node(placed: Layout, node: CircuitNode, *, used: bool) -> list[Markup]:
     box = placed.boxes[node.name]
-    round_one = node.kind in ("head", "kv")
+    round_one = node.kind in ("head", "kv", "neuron")
     kind = f"part{'' if round_one else ' block'}{'' if used else ' unused'}"
     radius = min(box.width, box.height) / (2 if round_one else 5)
     said = f"{node.name}: {node.role}" if node.role else node.name
     drawn = [rectangle(box.x, box.y, box.width, box.height, kind, hint(said), rx=radius)]
     if node.kind in ("input", "logits"):
         drawn.append(_upright(box, node.kind))
-    elif placed.labelled and node.kind != "kv" and (used or placed.sparse):
+    elif placed.labelled and node.kind in ("head", "mlp") and (used or placed.sparse):
         kind = "called" if used else "called unused"
         x = box.x + box.width / 2
         drawn.append(label(x, box.middle + 3.6, short_name(node), anchor="middle", kind=kind))
@@ -111,6 +111,8 @@ def short_name(node: CircuitNode) -> str:
     """What is written on a part: `3.1` for a head, `M3` for an MLP, `3.kv0` for shared keys."""
     if node.kind == "head":
         return f"{node.layer}.{node.index}"
+    if node.kind == "neuron":
+        return f"M{node.layer}.n{node.index}"
     if node.kind == "kv":
         return f"{node.layer}.kv{'' if node.index is None else node.index}"
     return f"M{node.layer}" if node.kind == "mlp" else node.name
@@ -213,14 +215,15 @@ def _node_data(placed: Layout, node: CircuitNode) -> Mapping[str, object]:
 
 
 def _groups(placed: Layout, node: CircuitNode) -> list[str]:
-    """The shared keys and values that a head reads: those that stand beside it."""
+    """What reads for a part: shared keys and values beside a head, and a neuron's whole MLP."""
     middle = placed.boxes[node.name].middle
+    reading = {"head": "kv", "neuron": "mlp"}.get(node.kind)
     return [
-        _said(other.name)
-        for other in placed.nodes.values()
-        if node.kind == "head" and other.kind == "kv" and other.layer == node.layer
-        and placed.boxes[other.name].y <= middle <= placed.boxes[other.name].bottom
-    ]  # fmt: skip
+        _said(name)
+        for name, other in placed.nodes.items()
+        if other.kind == reading and other.layer == node.layer
+        if reading == "mlp" or placed.boxes[name].y <= middle <= placed.boxes[name].bottom
+    ]
 
 
 def _edge_data(placed: Layout, edge: CircuitEdge, largest: float) -> Mapping[str, object]:

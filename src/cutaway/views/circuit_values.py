@@ -15,8 +15,9 @@ from typing import Literal
 from cutaway.views.figure import ViewError
 from cutaway.views.text import Estimate
 
-NodeKind = Literal["input", "head", "kv", "mlp", "logits"]
-"""What a part is: `kv` are the keys and values of a group of heads, which only read."""
+NodeKind = Literal["input", "head", "kv", "mlp", "neuron", "logits"]
+"""What a part is: `kv` are the keys and values of a group of heads, which only read; a `neuron`
+writes by itself, and its MLP reads for it."""
 
 _ENOUGH = 0.9
 
@@ -36,13 +37,13 @@ class CircuitNode:
     """A part of the model."""
 
     name: str
-    """Its name in edges: `input`, `a3.h1`, `a3.kv0`, `m3`, `logits`."""
+    """Its name in edges: `input`, `a3.h1`, `a3.kv0`, `m3`, `m3.n17`, `logits`."""
     kind: NodeKind
     """What it is."""
     layer: int | None = None
     """Its layer; None for the input and the logits."""
     index: int | None = None
-    """Its head, or its group; None for others, and for a key that all heads share."""
+    """Its head, group or neuron; None for others, and for a key that all heads share."""
     role: str = ""
     """What it is known or believed to do, in a few words."""
     attends: tuple[Reading, ...] = ()
@@ -60,7 +61,7 @@ class CircuitEdge:
     target: str
     """The name of the part that reads."""
     port: str = ""
-    """Which input of the target: `q`, `k`, `v`, with a position where edges are split by it."""
+    """Which input of the target: `q`, `k`, `v`; `q at S2` where edges are split by position."""
     score: float
     """Its score; its sign is drawn."""
     rank: int
@@ -151,12 +152,12 @@ def _wrong_nodes(view: CircuitView) -> list[str]:
             f"{view.n_layers} layers of {view.n_heads} heads with {view.n_kv_heads} for keys and "
             "values are no model's"
         )
-    most = {"head": view.n_heads, "kv": view.n_kv_heads}
+    most = {"head": view.n_heads, "kv": view.n_kv_heads, "neuron": math.inf}
     for node in view.nodes:
         placed = node.layer is not None and 0 <= node.layer < view.n_layers
         if placed != (node.kind not in ("input", "logits")):
             found.append(f"the {node.kind} {node.name!r} has layer {node.layer}")
-        whole = node.index is None and node.kind != "head"
+        whole = node.index is None and node.kind not in ("head", "neuron")
         if not whole and not 0 <= (-1 if node.index is None else node.index) < most.get(
             node.kind, 0
         ):

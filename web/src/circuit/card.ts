@@ -51,7 +51,7 @@ export function edgeCard(data: CircuitData, shown: Shown, { edge, at }: Ranked):
     [data.score, `${edge.score}, ${edge.dashes ? "works against" : "supports"}`],
     ["joins as number", String(at + 1)],
   ];
-  if (edge.port) facts.unshift(["into", PORTS[edge.port] ?? edge.port]);
+  if (edge.port) facts.unshift(["into", input(edge.port)]);
   if (edge.inclusion) facts.push(["in the circuit, over resampled prompts", edge.inclusion]);
   const list = html("dl", { class: "circuit-facts" });
   for (const [name, value] of facts) {
@@ -68,6 +68,13 @@ export function inWords(data: CircuitData, shown: Shown, node: CircuitNode): str
   const counts = `${shown.into(node.name).length} edges in, ${shown.outOf(node.name).length} out`;
   const name = node.kind === "mlp" ? `${node.short}, ${fullName(node)}` : fullName(node);
   return `${name}${role}${first(data.attends, node.attends)}${first(data.writes, node.writes)}; ${counts}`;
+}
+
+/** `q at S2` in words. */
+function input(port: string): string {
+  const [, kind = "", place = ""] = /^(q|k|v|kr)?(?: ?at (.+))?$/.exec(port) ?? ["", port];
+  const words = [PORTS[kind] ?? kind, place && `at ${place}`];
+  return words.filter(Boolean).join(" ");
 }
 
 const PORTS: Readonly<Record<string, string>> = {

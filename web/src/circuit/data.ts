@@ -1,6 +1,6 @@
 /** What `cutaway.views.circuit` writes for this view: places, ways and words are made there. */
 
-export type NodeKind = "input" | "head" | "kv" | "mlp" | "logits";
+export type NodeKind = "input" | "head" | "kv" | "mlp" | "neuron" | "logits";
 
 /** A text, its number as written, and the number as a share of the strongest (−1 to 1). */
 export type Reading = readonly [text: string, written: string, share: number];
@@ -15,7 +15,7 @@ export interface CircuitNode {
   readonly box: readonly [x: number, y: number, width: number, height: number];
   readonly attends: readonly Reading[];
   readonly writes: readonly Reading[];
-  /** The shared keys and values that a head reads. */
+  /** What reads for it: a head's shared keys and values, a neuron's MLP. */
   readonly through: readonly string[];
 }
 
@@ -79,6 +79,8 @@ export function fullName(node: CircuitNode): string {
       return `Head ${node.short}`;
     case "mlp":
       return `MLP ${node.layer ?? ""}`;
+    case "neuron":
+      return `Neuron ${node.index ?? ""} of MLP ${node.layer ?? ""}`;
     case "kv":
       return node.index === null
         ? `The key that all heads of layer ${node.layer ?? ""} share`

@@ -117,7 +117,7 @@ export class Drawing {
 
   private part(node: CircuitNode): SVGGElement {
     const [x, y, width, height] = node.box;
-    const round = node.kind === "head" || node.kind === "kv";
+    const round = node.kind === "head" || node.kind === "kv" || node.kind === "neuron";
     const radius = Math.min(width, height) / (round ? 2 : 5);
     const shape = svg("rect", { x, y, width, height, rx: radius, class: round ? "part" : "part block" });
     const drawn = svg("g", { class: "circuit-part", role: "button", tabindex: "-1", "data-part": node.name }, shape);
@@ -127,7 +127,7 @@ export class Drawing {
       drawn.append(
         svg("text", { x: middle + 3.5, y: centre, class: "called", "text-anchor": "middle", transform: turned }, node.kind),
       );
-    } else if (this.data.labelled && node.kind !== "kv") {
+    } else if (this.data.labelled && (node.kind === "head" || node.kind === "mlp")) {
       const kind = this.data.sparse ? "called" : "called spare";
       drawn.append(svg("text", { x: middle, y: centre + 3.6, class: kind, "text-anchor": "middle" }, node.short));
     }

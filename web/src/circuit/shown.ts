@@ -31,7 +31,7 @@ export class Shown {
     return this.nodes.get(name);
   }
 
-  /** Edges into a part, and into the shared keys and values that it reads. */
+  /** Edges into a part, and into what reads for it. */
   into(part: string): Ranked[] {
     const inputs = [part, ...(this.nodes.get(part)?.through ?? [])];
     return this.edges.filter(({ edge }) => inputs.includes(edge.to));
