@@ -18,14 +18,12 @@ from cutaway.circuits import (
     EdgeScores,
     Replacement,
     discover,
-    threshold,
     top_n,
 )
 from cutaway.circuits.attribution import Attribution, Slopes
 from cutaway.circuits.batch import Batch
 from cutaway.circuits.discovery.eap_ig import middles
 from cutaway.circuits.discovery.hard_concrete import BETA, GAMMA, ZETA
-from cutaway.circuits.graph import led_to
 from cutaway.circuits.masked import Masked
 
 
@@ -137,36 +135,6 @@ def test_clean_corrupt_is_the_mean_of_two_gradients(pairs: Behaviour) -> None:
     off[:, 0] = 0
     expected = (slope(at, kept) + slope(at, off))[:, 0].numpy() / 2
     assert relative(found.matrix[:, 0] * len(pairs), expected) < 1e-4
-
-
-@pytest.mark.parametrize("name", ["gpt2", "llama-grouped", "gptj"])
-@pytest.mark.parametrize("least", [0.002, 0.02])
-def test_acdc_decides_as_the_sequential_algorithm(
-    name: str, least: float, pairs: Behaviour
-) -> None:
-    """One edge after another, each by a whole masked forward of its own."""
-    on = masked(name)
-    graph = on.graph
-    found = discover(on, pairs, "acdc", threshold=least, batch_size=3)
-    at = Batch(on, pairs, slice(0, 5), METRICS["kl"], Replacement(on.model, pairs))
-    kept, loss = graph.valid.copy(), 0.0
-    expected = np.zeros(kept.shape)
-    for row in reversed(range(len(graph.readers))):
-        reader = graph.readers[row]
-        if reader.layer is not None and not kept[:, led_to(graph, reader)].any():
-            kept[row] = False
-        for column in reversed(np.flatnonzero(kept[row])):
-            trial = kept.copy()
-            trial[row, column] = False
-            new = float(at.values(torch.as_tensor(trial[None]).float()).mean())
-            expected[row, column] = new - loss
-            if new - loss < least:
-                kept, loss = trial, new
-    chosen = threshold(found, least, by="score")
-    np.testing.assert_array_equal(chosen.kept, kept)
-    np.testing.assert_allclose(np.nan_to_num(found.matrix), expected, rtol=1e-3, atol=1e-4)
-    assert found.metric == "kl"
-    assert 0 < len(chosen) < len(graph)
 
 
 @pytest.mark.parametrize("metric", ["kl", "logit_diff"])
