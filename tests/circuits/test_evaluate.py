@@ -134,6 +134,23 @@ def test_parts_that_are_off_are_parts_overwritten_by_hooks(ablation: str, pairs:
     assert np.abs(found.values[0] - found.clean).max() > 1e-3
 
 
+@pytest.mark.parametrize("ablation", ["counterfactual", "mean"])
+@pytest.mark.parametrize("family", ["gpt2", "gptj", "llama-grouped", "deepseek_v3"])
+def test_masks_that_are_run_once_for_all_are_each_alone(
+    family: str, ablation: str, pairs: Behaviour
+) -> None:
+    on = masked(family)
+    generator = np.random.default_rng(0)
+    few = [(generator.random(on.graph.valid.shape) < share) & on.graph.valid
+           for share in (0.02, 0.02, 0.1, 0.1, 0.2)]  # fmt: skip
+    masks = np.stack([*few, few[0], np.zeros_like(few[0]), on.graph.valid])
+    found = measured(on, pairs, masks, ablation=ablation)
+    at = batch(on, pairs, ablation)
+    for mask, values in zip(masks, found.values, strict=True):
+        alone = at.values(torch.as_tensor(mask, dtype=torch.float32)[None])[0]
+        np.testing.assert_allclose(values, alone, rtol=1e-4, atol=1e-5)
+
+
 def test_controls_are_alike() -> None:
     on = masked("gptj")
     generator = np.random.default_rng(0)

@@ -27,7 +27,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -39,9 +39,9 @@ from cutaway.behaviours.metrics import (
     at_least_float32,
 )
 from cutaway.circuits.batch import Batch
-from cutaway.circuits.circuit import By, top_n
+from cutaway.circuits.circuit import By, Circuit, top_n
 from cutaway.circuits.discovery.discover import checked_metric
-from cutaway.circuits.graph import CircuitError
+from cutaway.circuits.graph import CircuitError, Graph
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.optimal import replacement
 from cutaway.circuits.scores import EdgeScores
@@ -228,24 +228,42 @@ def measured(
 ) -> Measured:
     """The metric of circuits given as a stack of matrices, example by example.
 
+    Circuits that differ in edges alone which lead nowhere are run once (see `Circuit.pruned`).
     `progress` is called with the batches done and their total.
     """
     on = Masked.of(model)
     chosen, n = checked_metric(behaviour, metric), len(behaviour)
     size = batch_size_for(on.model, behaviour, batch_size)
     instead = replacement(on, behaviour, ablation, kept, seed=seed, batch_size=size)
-    masks = torch.as_tensor(kept, dtype=torch.float32)
-    values, ends = np.empty((len(masks), n)), (np.empty(n), np.empty(n))
+    distinct, among = _distinct(on.graph, kept, instead.ablation)
+    masks = torch.as_tensor(distinct, dtype=torch.float32)
+    values, ends = np.empty((len(kept), n)), (np.empty(n), np.empty(n))
     known, preference = answer_coefficients(behaviour), np.empty((n, n))
     for done, start in enumerate(range(0, n, size), start=1):
         where = slice(start, min(start + size, n))
         batch = Batch(on, behaviour.rows(where), where, chosen, instead)
-        values[:, where] = batch.values(masks)
+        values[:, where] = batch.values(masks)[among]
         ends[0][where], ends[1][where] = batch.ends
         preference[where] = _preference(batch.on_logits(), known)
         if progress is not None:
             progress(done, -(-n // size))
     return Measured(values=values, clean=ends[0], ablated=ends[1], preference=preference)
+
+
+def _distinct(
+    graph: Graph, kept: Bool[ndarray, "mask reader writer"], ablation: str
+) -> tuple[Bool[ndarray, "distinct reader writer"], Int[ndarray, " mask"]]:
+    """The masks that have to be run, and which of them stands for each one given.
+
+    Where replacements are those of whole prompts, a part that nothing leads to writes just what
+    replaces it, and so dangling edges change nothing.
+    """
+    if ablation in ("counterfactual", "resample"):
+        kept = np.stack(
+            [Circuit(graph=graph, kept=one & graph.valid).pruned().kept for one in kept]
+        )
+    flat, among = np.unique(kept.reshape(len(kept), -1), axis=0, return_inverse=True)
+    return flat.reshape(-1, *kept.shape[1:]), among.reshape(-1)
 
 
 def _preference(

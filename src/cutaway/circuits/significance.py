@@ -163,9 +163,7 @@ def sufficiency(
 def necessity(own: float, random: Float[ndarray, " draw"], *, quantile: float = QUANTILE) -> Test:
     """Whether leaving the circuit out moves the model further; distances moved are given."""
     further = int((own > random).sum())
-    return _against_random(
-        "necessity", further, len(random), quantile, "of others is missed as much"
-    )
+    return _against_random("necessity", further, len(random), quantile, "is missed as much")
 
 
 def answers(
