@@ -7,6 +7,7 @@ from cutaway.observe.detectors import Confirmed, Detected, confirm, detect
 from cutaway.observe.factored import Factored, WeightsError
 from cutaway.observe.inside import Shares, attribute_neurons, attribute_sources
 from cutaway.observe.lens import Lens, logit_lens
+from cutaway.observe.translators import LensError, Translators, jacobian_lens, tuned_lens
 from cutaway.observe.weights import Composition, Copying, composition, copying, ov, qk, virtual
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "Detected",
     "Factored",
     "Lens",
+    "LensError",
     "Patterns",
     "Shares",
+    "Translators",
     "WeightsError",
     "attention_patterns",
     "attention_to",
@@ -31,8 +34,10 @@ __all__ = [
     "confirm",
     "copying",
     "detect",
+    "jacobian_lens",
     "logit_lens",
     "ov",
     "qk",
+    "tuned_lens",
     "virtual",
 ]

@@ -9,7 +9,7 @@ nostalgebraist 2020, "interpreting GPT: the logit lens":
 
 The last reading is the model's own output. Earlier ones go through a norm and an unembedding that
 were trained for the last layer's stream, so that they show what is already readable there, not all
-that is there.
+that is there. `through` puts a tuned or a Jacobian lens in between (see `translators`).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from cutaway.model.run import Run
 from cutaway.model.select import positions_of
 from cutaway.model.sites import Site
 from cutaway.model.tokens import token_strings
+from cutaway.observe.translators import Translators
 
 _DIMS = ("example", "layer", "position")
 _ARRAYS = ("logit_diff", "probability", "rank", "top_token", "top_text")
@@ -73,6 +74,18 @@ class Lens(Result):
         """The logit difference (layer, position), averaged over examples."""
         return self.logit_diff.mean("example")
 
+    @property
+    def saturation(self) -> xr.DataArray:
+        """(example, position): the first reading from which on the top token stays the model's own.
+
+        Counted along `layer`: 0 is the embeddings', the last the model's answer (Geva et al. 2022).
+        """
+        same = (self.top_token == self.top_token.isel(layer=-1)).to_numpy()
+        axis = self.top_token.get_axis_num("layer")
+        from_here_on = np.flip(np.cumprod(np.flip(same, axis), axis=axis), axis)
+        kept = self.top_token.isel(layer=-1, drop=True)
+        return kept.copy(data=from_here_on.argmax(axis=axis)).rename("saturation")
+
     def interval(self, level: float = 0.95) -> xr.Dataset:
         """`mean`, `low`, `high` of the logit difference (layer, position) over examples."""
         return interval(self.logit_diff, level)
@@ -94,6 +107,7 @@ def logit_lens(
     behaviour: Behaviour,
     *,
     positions: Sequence[int | str] | int | str | None = None,
+    through: Translators | None = None,
     prompts: Prompts = "clean",
     batch_size: int | None = None,
     progress: Progress | None = None,
@@ -101,9 +115,12 @@ def logit_lens(
     """Read the residual stream of every layer as if it were the last.
 
     `positions` are labels or numbers (negative ones count from a prompt's end), every label when
-    not given; `prompts` says which side of the pairs is run. Raises `SiteError` for a label or
-    position that not all prompts have.
+    not given; `through` carries each stream over to the last one first; `prompts` says which side
+    of the pairs is run. Raises `SiteError` for a label or position that not all prompts have, and
+    `LensError` for another model's lens.
     """
+    if through is not None:
+        through.check(model)
     names = named_positions(side(behaviour, prompts), positions)
     sites = [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in range(model.n_layers))]
     shape = (len(behaviour), len(sites), len(names))
@@ -115,7 +132,7 @@ def logit_lens(
     for where, rows in batches(behaviour, size, progress):
         run = model.run(side(rows, prompts), keep=sites)
         check_run(model, run, where.start, prompts)
-        for name, part in _readings(model, run, rows, sites, names).items():
+        for name, part in _readings(model, run, rows, sites, names, through).items():
             found[name][where] = part.numpy()
     coords = {"layer": [str(site) for site in sites], "position": coordinate(names)}
     arrays = {name: xr.DataArray(part, coords, _DIMS, name) for name, part in found.items()}
@@ -125,24 +142,27 @@ def logit_lens(
         top_text=xr.DataArray(texts, coords, _DIMS, "top_text"),
         provenance=provenance(
             model, behaviour,
-            {"method": "logit lens", "prompts": prompts, "positions": list(names)},
+            {"method": f"{through.method if through else 'logit'} lens", "prompts": prompts,
+             "positions": list(names)},
         ),
     )  # fmt: skip
 
 
 @torch.no_grad()
 def _readings(
-    model: Model, run: Run, rows: Behaviour, sites: Sequence[Site], names: Sequence[int | str]
-) -> dict[str, Tensor]:
+    model: Model, run: Run, rows: Behaviour, sites: Sequence[Site], names: Sequence[int | str],
+    through: Translators | None,
+) -> dict[str, Tensor]:  # fmt: skip
     """Every array of `Lens` for one batch, (batch, site, position)."""
     where = positions_of(names, run.tokens)
     row = torch.arange(len(rows))
     columns: dict[str, list[Tensor]] = {}
     right: Tensor | None = None
-    for site in sites:
+    for layer, site in enumerate(sites):
         stream = run[site]
         for place in where.T:
             x = stream[row.to(stream.device), place.to(stream.device)]
+            x = x if through is None or layer == model.n_layers else through(x, layer)
             logits = model.unembed(model.anatomy.final_norm(x))
             right = _answers(rows, logits) if right is None else right
             for name, value in _read(logits, right, rows).items():
