@@ -25,6 +25,7 @@ from cutaway.circuits import (
     Evaluation,
     discover,
     greedy,
+    smallest,
     top_n,
 )
 from cutaway.circuits.exports import FORMATS
@@ -105,6 +106,20 @@ def test_only_what_depends_on_a_setting_is_done_again(
     (tmp_path / "x/eap-ig.circuit.json").write_text("{}")
     assert kept("--edges", 9, "--by", "score") == ["scores", "evaluation", "sizes"]
     assert Circuit.load(tmp_path / "x/eap-ig.circuit.json")
+
+
+def test_the_smallest_circuit_is_chosen_on_the_prompts_of_discovery(
+    command: Command, model_directory: Path, tmp_path: Path
+) -> None:
+    asked = given(model_directory, "--edges", "smallest", "--method", "exact", "--out", "x")
+    result = command(*asked)
+    assert result.exit_code == 0, result.output
+    found = Circuit.load(tmp_path / "x/exact.circuit.json")
+    scores = EdgeScores.load(tmp_path / "x/exact.scores.nc")
+    model = cutaway.open(model_directory)
+    train = cutaway.behaviour("ioi", model, n=8, seed=1).split("train")
+    assert found.edges == smallest(model, train, scores, seed=1).edges
+    assert len(found) < len(found.graph)
 
 
 # Every report of progress by discovery is told; after the one that is wanted, the process waits to
@@ -194,13 +209,14 @@ def test_two_at_once_are_refused(model_directory: Path, tmp_path: Path, command:
     ("words", "said"),
     [
         (["--method", "eapig"], "no method 'eapig'; choose of exact, eap, eap-ig,"),
-        (["--edges", "0"], "such as 5%; found '0'"),
+        (["--edges", "0"], "such as 5%, or 'smallest'; found '0'"),
         (["--edges", "120%"], "found '120%'"),
         (["--edges", "many"], "found 'many'"),
         (["--edges", "9999"], "has 110 edges; --edges 9999 asks for more"),
         (["--held-out", "1.5"], "between 0 and 1"),
         (["--compare", "nothing.json"], "nothing.json cannot be read"),
         (["--vary", "order"], "KEY=VALUE"),
+        (["--ablation", "mean"], "there is no path from it; use counterfactual or resample"),
     ],
 )
 def test_options_that_cannot_be(

@@ -83,8 +83,8 @@ _command(
 _command(
     circuit,
     "cutaway circuit ioi",
-    "cutaway circuit ioi --method eap-ig --method exact --edges 40 --quick",
-    "cutaway circuit greater-than --edges 2% --by magnitude --format dot --format attribution",
+    "cutaway circuit ioi --edges smallest --method eap-ig --method exact --quick",
+    "cutaway circuit greater-than --edges 2% --by score --format dot --format attribution",
     "cutaway circuit --prompts pairs.csv --model gpt2 --held-out 0.3 --out my-circuits",
     "cutaway circuit ioi --compare earlier/eap-ig.circuit.json",
 )

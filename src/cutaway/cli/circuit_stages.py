@@ -18,6 +18,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cutaway.behaviours import Behaviour
@@ -34,11 +36,13 @@ from cutaway.circuits import (
     discover,
     evaluate,
     greedy,
+    smallest,
     top_n,
 )
 from cutaway.circuits.circuit import By
 from cutaway.circuits.exports import FORMATS
 from cutaway.cli.circuit_work import Work
+from cutaway.errors import CutawayError
 from cutaway.measure import Progress
 
 SELECTIONS = {"greedy": greedy, "top": top_n}
@@ -51,8 +55,9 @@ class Asked:
 
     methods: list[str]
     """The discovery methods."""
-    edges: int | float
-    """How many edges; a fraction is a share of all."""
+    edges: int | float | None
+    """How many edges; a fraction is a share of all, None the fewest that keep the behaviour on the
+    prompts of discovery."""
     select: str
     """A key of `SELECTIONS`."""
     by: By | None
@@ -77,9 +82,11 @@ class Asked:
         """How a method's scores rank edges."""
         return self.by or RANKED_BY[method]
 
-    def size(self, many: int) -> int:
-        """The number of edges, of so many."""
-        return self.edges if isinstance(self.edges, int) else max(1, round(self.edges * many))
+    def size(self, many: int) -> int | None:
+        """The number of edges, of so many; None where it is to be found."""
+        if isinstance(self.edges, float):
+            return max(1, round(self.edges * many))
+        return self.edges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +114,7 @@ def by_method(
 ) -> Found:
     """All the stages of one method."""
     scores = _scores(name, on, train, asked, work, progress)
-    circuit = _selected(name, scores, asked, work)
+    circuit = _selected(name, scores, on, train, asked, work, progress)
     evaluation = work.stage(
         f"{name}/evaluation", f"{name}: evaluation", load=Evaluation.load,
         settings={**asked.measure, "of": work.hash_of(f"{name}/circuit"), "quick": asked.quick},
@@ -138,28 +145,47 @@ def _scores(
     found = work.stage(
         f"{name}/scores", f"{name}: scores", settings=asked.measure, load=EdgeScores.load,
         files={f"{name}.scores.nc": lambda path, scores: scores.save(path)},
-        compute=lambda: discover(
-            on, train, name, **asked.measure, journal=journal, progress=progress
-        ),
+        compute=lambda: _discovered(name, on, train, asked, journal, progress),
     )  # fmt: skip
     for left in work.directory.glob(f"{name}.unfinished-*"):
         left.unlink()
     return found
 
 
-def _selected(name: str, scores: EdgeScores, asked: Asked, work: Work) -> Circuit:
+def _discovered(
+    name: str, on: Masked, train: Behaviour, asked: Asked, journal: Path, progress: Progress
+) -> EdgeScores:
+    """The scores; what is refused before anything was finished leaves no journal."""
+    there = journal.exists()
+    try:
+        return discover(on, train, name, **asked.measure, journal=journal, progress=progress)
+    except CutawayError:
+        if not there:
+            journal.unlink(missing_ok=True)
+        raise
+
+
+def _selected(
+    name: str, scores: EdgeScores, on: Masked, train: Behaviour, asked: Asked, work: Work,
+    progress: Progress,
+) -> Circuit:  # fmt: skip
     """The circuit, in every format."""
-    n, select = asked.size(len(scores.graph)), SELECTIONS[asked.select]
-    endings = [".json", *(FORMATS[each].endings[0] for each in asked.formats)]
+    n, endings = asked.size(len(scores.graph)), [".json"]
+    endings += [FORMATS[each].endings[0] for each in asked.formats]
+    select = partial(SELECTIONS[asked.select], by=asked.ranking(name))
+    measure: dict[str, Any] = {**asked.measure, "metric": asked.metric or train.metric}
     return work.stage(
         f"{name}/circuit", f"{name}: circuit", load=Circuit.load,
         settings={"n": n, "select": asked.select, "by": asked.ranking(name), "endings": endings,
-                  "of": work.hash_of(f"{name}/scores")},
+                  "of": work.hash_of(f"{name}/scores"), "measure": None if n else measure},
         files={
             f"{name}.circuit{ending}": lambda path, found: found.save(path, scores=scores)
             for ending in endings
         },
-        compute=lambda: select(scores, n, by=asked.ranking(name)),
+        compute=lambda: (
+            select(scores, n) if n is not None
+            else smallest(on, train, scores, grow=select, **measure, progress=progress)
+        ),
     )  # fmt: skip
 
 

@@ -45,16 +45,18 @@ def parts(words: list[str]) -> list[int] | dict[int, list[int]]:
     return by_layer
 
 
-def edges(word: str) -> int | float:
-    """A number of edges, or a share of all of them: 40, 5%, 0.5 %."""
+def edges(word: str) -> int | float | None:
+    """A number of edges, or a share of all of them: 40, 5%, 0.5 %; None for "smallest"."""
     from cutaway.errors import InputError
 
+    if word == "smallest":
+        return None
     found = re.fullmatch(r"(\d+)|(\d+(?:\.\d*)?|\.\d+)\s*%", word.strip())
     if found and found[1] and int(found[1]) > 0:
         return int(found[1])
     if found and found[2] and 0 < float(found[2]) <= 100:
         return float(found[2]) / 100
     raise InputError(
-        "--edges takes a number of edges such as 40, or a share of them such as 5%; found "
-        f"{word!r}."
+        "--edges takes a number of edges such as 40, a share of them such as 5%, or 'smallest'; "
+        f"found {word!r}."
     )
