@@ -74,6 +74,14 @@ def test_quick_says_the_same_of_what_it_runs(of_the_truth: Evaluation) -> None:
     assert quick.values.sizes == {"mask": 33, "example": 30}
 
 
+def test_a_loss_is_a_metric_too() -> None:
+    it = organism()
+    found = evaluate(it.model, it.behaviour, true_circuit(it), metric="kl", quick=True)
+    assert found.passes, found
+    wrong = Circuit.of(it.model, it.edges[1:])
+    assert not evaluate(it.model, it.behaviour, wrong, metric="kl", quick=True).passes
+
+
 def test_it_is_saved_whole(of_the_truth: Evaluation, tmp_path: Path) -> None:
     of_the_truth.save(tmp_path / "evaluation.nc")
     loaded = Evaluation.load(tmp_path / "evaluation.nc")

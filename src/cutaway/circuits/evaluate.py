@@ -113,7 +113,7 @@ def evaluate(
             **{name: elsewhere(*measure, behaviour) for name, measure in measures},
             **{name: elsewhere(own, ablation, more) for name, more in (others or {}).items()},
         },
-        preference=_preference(found), background=_background(found, behaviour, seed),
+        preference=_preference(found), background=_background(found, behaviour, own, seed),
         tests=_tests(plan, found, seed), edges=_edges(plan, found),
         incompleteness=_incompleteness(circuit.graph, found, plan),
         minimality=_minimality(circuit.graph, found, plan),
@@ -207,17 +207,20 @@ def _preference(found: Measured) -> Ratio:
     return Ratio(mean=float(interval.mean), low=float(interval.low), high=float(interval.high))
 
 
-def _background(found: Measured, behaviour: Behaviour, seed: int) -> tuple[Test, ...]:
+def _background(
+    found: Measured, behaviour: Behaviour, metric: Metric, seed: int
+) -> tuple[Test, ...]:
     """Whether there is a behaviour at all."""
     if len(behaviour) < 2:
         return ()
-    effect = found.clean - found.ablated
+    # A metric that compares with the clean run counts what is lost.
+    effect = (found.clean - found.ablated) * (-1 if metric.needs_reference else 1)
     p = float(sign_flips(effect[None], seed=seed).p[0])
     kinds = {(right, wrong) for right, wrong in _answers(behaviour)}
     tests = [answers(found.preference, seed=seed)] if len(kinds) > 1 else []
     positive = p / 2 if effect.mean() > 0 else 1 - p / 2
     effects = Test(
-        name="effect", null="the clean run is no higher than the replaced one",
+        name="effect", null="the replaced run is as good as the clean one",
         statistic=float(effect.mean()), p=positive, wanted="rejected", level=STRICT,
     )  # fmt: skip
     return (*tests, effects)

@@ -6,7 +6,7 @@ A circuit passes when all of these controls hold (`checks` says each with its nu
 |---|---|
 | `prefers` | the model prefers right answers: the interval of the logit difference is above 0 |
 | `answers` | and because of the prompt: others' answers are preferred less (p < 0.01) |
-| `effect` | the clean and the replaced run differ, the clean one higher (sign flips, p < 0.01) |
+| `effect` | the clean run is better than the replaced one (sign flips, p < 0.01) |
 | `faithful` | the whole interval of faithfulness lies within `span` |
 | `random` | at most 5 % of random circuits like it have an interval that reaches its own |
 
@@ -111,7 +111,7 @@ class Evaluation(Result):
                 says=f"the model prefers the right answers by {self.preference} logits",
             ),
             **{
-                test.name: Check(passed=test.passed, says=f"p = {test.p:.2g}: {test.null}")
+                test.name: Check(passed=test.passed, says=f"p = {test.p:.2g} if {test.null}")
                 for test in self.background
             },
             "faithful": Check(
