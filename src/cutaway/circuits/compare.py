@@ -35,6 +35,7 @@ from scipy.stats import spearmanr
 from cutaway.behaviours.provenance import version
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.comparison import PAIR, Comparison, Null
+from cutaway.circuits.controls import strata
 from cutaway.circuits.depth import Cells
 from cutaway.circuits.graph import CircuitError, Graph
 from cutaway.circuits.overlap import Chance, against_chance
@@ -136,12 +137,11 @@ def _by_edges(one: Circuit, other: Circuit) -> dict[tuple[Null, str], Chance]:
     graph = one.graph
     edges = (one.kept[graph.valid], other.kept[graph.valid])
     nodes = (_held(one), _held(other))
-    shapes = _strata(graph)
     return {
         ("size", "edges"): against_chance(*edges, np.zeros(len(edges[0]), dtype=int)),
-        ("shape", "edges"): against_chance(*edges, shapes["edges"]),
+        ("shape", "edges"): against_chance(*edges, strata(graph)),
         ("size", "nodes"): against_chance(*nodes, np.zeros(len(nodes[0]), dtype=int)),
-        ("shape", "nodes"): against_chance(*nodes, shapes["nodes"]),
+        ("shape", "nodes"): against_chance(*nodes, _places(graph)),
     }
 
 
@@ -150,19 +150,11 @@ def _held(circuit: Circuit) -> np.ndarray:
     return np.any(circuit.kept[:, 1:], axis=0)
 
 
-def _strata(graph: Graph) -> dict[str, np.ndarray]:
-    """Which edges and which nodes are of one shape."""
-    kinds = [
-        (graph.readers[row].kind, graph.readers[row].layer, graph.writers[column].kind)
-        for row, column in graph.ends
-    ]
+def _places(graph: Graph) -> np.ndarray:
+    """Which heads and MLPs are of one kind in one layer, as numbers."""
     places = [(writer.kind, writer.layer) for writer in graph.writers[1:]]
-    return {"edges": _numbered(kinds), "nodes": _numbered(places)}
-
-
-def _numbered(keys: Sequence[object]) -> np.ndarray:
-    known = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    return np.array([known[key] for key in keys], dtype=int)
+    known = {place: number for number, place in enumerate(dict.fromkeys(places))}
+    return np.array([known[place] for place in places])
 
 
 # ── any graphs ───────────────────────────────────────────────────────────────────────────────

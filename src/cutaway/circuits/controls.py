@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from numpy import ndarray
 
 from cutaway.circuits.circuit import Circuit
@@ -22,21 +22,29 @@ _TRIES = 100
 
 def alike(circuit: Circuit, generator: np.random.Generator) -> Bool[ndarray, "reader writer"]:
     """A random circuit with as many edges from each kind of writer to each layer's readers."""
-    graph = circuit.graph
-    kinds = {
-        (row, column): (reader.kind, reader.layer, reader.at, graph.writers[column].kind)
-        for row, column in map(tuple, graph.ends)
-        for reader in (graph.readers[row],)
-    }
-    pools: dict[object, list[tuple[int, int]]] = {}
-    for end, kind in kinds.items():
-        pools.setdefault(kind, []).append(end)
+    number, ends = strata(circuit.graph), circuit.graph.ends
     kept = np.zeros_like(circuit.kept)
-    for pool in pools.values():
-        many = sum(bool(circuit.kept[end]) for end in pool)
-        for chosen in generator.choice(len(pool), size=many, replace=False):
-            kept[pool[chosen]] = True
+    for stratum in range(number.max() + 1):
+        pool = ends[number == stratum]
+        many = int(circuit.kept[tuple(pool.T)].sum())
+        rows, columns = pool[generator.choice(len(pool), size=many, replace=False)].T
+        kept[rows, columns] = True
     return kept
+
+
+def strata(graph: Graph) -> Int[ndarray, " edge"]:
+    """Which edges are of one shape: from one kind of writer to one layer's readers of a kind.
+
+    Each edge's shape as a number, from 0, in the order of `graph.ends`; of one label's readers, in
+    a graph that is split by position.
+    """
+    shapes = [
+        (reader.kind, reader.layer, reader.at, graph.writers[column].kind)
+        for row, column in graph.ends
+        for reader in (graph.readers[row],)
+    ]
+    known = {shape: number for number, shape in enumerate(dict.fromkeys(shapes))}
+    return np.array([known[shape] for shape in shapes])
 
 
 def outside(circuit: Circuit, generator: np.random.Generator) -> Bool[ndarray, "reader writer"]:
