@@ -132,6 +132,17 @@ def test_size_and_choice_are_shared_both_ways(host: Page) -> None:
 
 
 @pytest.mark.browser
+def test_its_keys_do_not_move_through_the_notebook(host: Page) -> None:
+    host.evaluate("window.keys = []; addEventListener('keydown', e => keys.push(e.key)); 0")
+    host.evaluate("document.querySelector('.circuit-part[data-part=input]').focus()")
+    for key, code in (("ArrowRight", 39), ("Enter", 13), ("Escape", 27)):
+        host.press(key, code)
+    assert host.evaluate("document.activeElement.dataset.part") == "a0.h1"
+    assert host.evaluate("keys") == ["Escape"]
+    assert host.evaluate("!!document.activeElement.closest('[data-lm-suppress-shortcuts=true]')")
+
+
+@pytest.mark.browser
 def test_it_ends_without_a_trace(host: Page) -> None:
     host.evaluate("end()")
     assert host.evaluate("document.getElementById('cell').childElementCount") == 0

@@ -3,6 +3,9 @@ import { html } from "./dom.js";
 import { DrawingView, type Tree } from "./drawing.js";
 import { mount, type Mounted } from "./live.js";
 
+/** Keys that mean something outside the cell as well; the others would move through the notebook. */
+const SHARED = ["Tab", "Escape"];
+
 /** The part of anywidget's model that is used here: named values shared with Python. */
 export interface Model {
   get(name: string): unknown;
@@ -32,11 +35,15 @@ export function render({ model, el }: { model: Model; el: HTMLElement }): () => 
     : null;
   const host = html(
     "figure",
-    { class: "cutaway-widget" },
+    // JupyterLab keeps its own keys away from what has this attribute
+    { class: "cutaway-widget", "data-lm-suppress-shortcuts": "true" },
     html("p", { class: "cutaway-title" }, String(model.get("title"))),
     ...[drawn, view].flatMap((part) => (part ? [part.element] : [])),
     html("figcaption", {}, String(model.get("shows"))),
   );
+  host.addEventListener("keydown", (event) => {
+    if (!SHARED.includes(event.key)) event.stopPropagation();
+  });
   const follow = (): void => {
     const part = model.get("chosen");
     chosen.set(typeof part === "string" && part ? part : null);
