@@ -216,3 +216,13 @@ def test_a_large_model_scrolls_and_shows_what_is_chosen(page: Page, file: Path) 
     before = page.evaluate(f"{room}.scrollLeft")
     page.press("Enter", 13)
     assert (before, page.evaluate(f"{room}.scrollLeft > 0")) == (0, True)
+
+
+def test_without_scripts_the_drawing_stays(page: Page, file: Path) -> None:
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        page.open(file)
+        assert page.evaluate("document.querySelector('.plot').getBoundingClientRect().height") > 100
+        assert page.evaluate("document.querySelector('.live').getBoundingClientRect().height") == 0
+    finally:
+        page.call("Emulation.setScriptExecutionDisabled", value=False)
