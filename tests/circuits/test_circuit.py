@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from tests.circuits.each_family import batch, masked
 
 from cutaway.behaviours import Behaviour
-from cutaway.circuits import Circuit, CircuitError, EdgeScores, Graph, greedy, threshold, top_n
+from cutaway.circuits import (
+    Circuit,
+    CircuitError,
+    EdgeScores,
+    Graph,
+    discover,
+    greedy,
+    threshold,
+    top_n,
+)
 from cutaway.model import open_model
 from cutaway.model.tiny import tiny
 
@@ -133,3 +142,21 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
         Circuit(graph=SMALL, kept=np.ones((8, 4), dtype=bool))
     with pytest.raises(CircuitError, match="There is no edge 'm0->m0'"):
         Circuit.of(SMALL, ["m0->m0"])
+
+
+def test_circuits_of_whole_parts(pairs: Behaviour) -> None:
+    """All edges out of the best heads and MLPs, and of no others."""
+    on = masked("gpt2")
+    found = discover(on, pairs, "eap")
+    for granularity in ("nodes", "layers"):
+        units, index = found.units(granularity), on.graph.units(granularity)[1]
+        best = np.argsort(-np.abs(units.to_numpy()), kind="stable")[:3]
+        circuit = top_n(found, 3, granularity=granularity)
+        np.testing.assert_array_equal(circuit.kept, np.isin(index, best))
+        least = float(np.abs(units.to_numpy())[best[-1]])
+        again = threshold(found, least, granularity=granularity)
+        np.testing.assert_array_equal(again.kept, circuit.kept)
+        signed = top_n(found, 1, by="score", granularity=granularity)
+        np.testing.assert_array_equal(signed.kept, index == int(np.argmax(units.to_numpy())))
+    with pytest.raises(CircuitError, match="0 to 11 nodes; found 12"):
+        top_n(found, 12, granularity="nodes")

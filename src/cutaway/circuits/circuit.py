@@ -33,7 +33,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from cutaway.circuits.exports import Record, from_networkx, read, to_networkx, write
-from cutaway.circuits.graph import CircuitError, Edge, Graph, feeders, follow
+from cutaway.circuits.graph import CircuitError, Edge, Granularity, Graph, feeders, follow
 from cutaway.circuits.scores import EdgeScores, check_model
 from cutaway.model.model import Model
 
@@ -168,31 +168,38 @@ class Circuit:
         return cls.of_record(from_networkx(network, "circuit"))
 
 
-def top_n(scores: EdgeScores, n: int, *, by: By = "magnitude", prune: bool = False) -> Circuit:
-    """The `n` edges with the largest scores; ties go to the earlier edge."""
-    ranked = _ranked(scores, by)
-    _check_size(scores.graph, n)
-    kept = np.zeros(scores.graph.valid.shape, dtype=bool)
-    ends = scores.graph.ends[np.argsort(-ranked, kind="stable")[:n]]
-    kept[ends[:, 0], ends[:, 1]] = True
-    return _made(scores, kept, {"selection": "top_n", "n": n, "by": by}, prune=prune)
+def top_n(
+    scores: EdgeScores, n: int, *, by: By = "magnitude", granularity: Granularity = "edges",
+    prune: bool = False,
+) -> Circuit:  # fmt: skip
+    """The `n` edges with the largest scores; ties go to the earlier edge.
+
+    With another granularity: all edges out of the `n` best heads and MLPs, or whole parts.
+    """
+    ranked = _ranked(scores, by, granularity)
+    _check_size(len(ranked), n, granularity)
+    chosen = np.zeros(len(ranked), dtype=bool)
+    chosen[np.argsort(-ranked, kind="stable")[:n]] = True
+    settings = {"selection": "top_n", "n": n, "by": by, "granularity": granularity}
+    return _made(scores, _edges_of(scores.graph, chosen, granularity), settings, prune=prune)
 
 
 def threshold(
-    scores: EdgeScores, least: float, *, by: By = "magnitude", prune: bool = False
-) -> Circuit:
-    """Every edge whose score is at least `least`."""
-    kept = np.zeros(scores.graph.valid.shape, dtype=bool)
-    kept[scores.graph.valid] = _ranked(scores, by) >= least
-    return _made(scores, kept, {"selection": "threshold", "least": least, "by": by}, prune=prune)
+    scores: EdgeScores, least: float, *, by: By = "magnitude", granularity: Granularity = "edges",
+    prune: bool = False,
+) -> Circuit:  # fmt: skip
+    """Every edge whose score is at least `least`; or all edges out of such heads and MLPs."""
+    chosen = _ranked(scores, by, granularity) >= least
+    settings = {"selection": "threshold", "least": least, "by": by, "granularity": granularity}
+    return _made(scores, _edges_of(scores.graph, chosen, granularity), settings, prune=prune)
 
 
 def greedy(scores: EdgeScores, n: int, *, by: By = "magnitude") -> Circuit:
     """The `n` best edges such that each leads to the logits (see the module)."""
     graph = scores.graph
-    _check_size(graph, n)
+    _check_size(len(graph), n, "edges")
     ranked = np.full(graph.valid.shape, -np.inf)
-    ranked[graph.valid] = _ranked(scores, by)
+    ranked[graph.valid] = _ranked(scores, by, "edges")
     feeding = feeders(graph)
     kept = np.zeros(graph.valid.shape, dtype=bool)
     opened, heap = set[int](), list[tuple[float, int, int]]()
@@ -213,20 +220,26 @@ def greedy(scores: EdgeScores, n: int, *, by: By = "magnitude") -> Circuit:
     return _made(scores, kept, {"selection": "greedy", "n": n, "by": by}, prune=False)
 
 
-def _ranked(scores: EdgeScores, by: str) -> np.ndarray:
+def _ranked(scores: EdgeScores, by: str, granularity: Granularity) -> np.ndarray:
     if by not in ("magnitude", "score"):
         raise CircuitError(f"Edges are ranked by 'magnitude' or 'score'; found {by!r}.")
-    mean = scores.mean.to_numpy()
-    return np.abs(mean) if by == "magnitude" else mean
+    mean = scores.mean if granularity == "edges" else scores.units(granularity)
+    return np.abs(mean.to_numpy()) if by == "magnitude" else mean.to_numpy()
 
 
-def _check_size(graph: Graph, n: int) -> None:
-    if isinstance(n, bool) or not 0 <= n <= len(graph):
-        raise CircuitError(f"A circuit of this graph has 0 to {len(graph)} edges; found {n!r}.")
+def _edges_of(graph: Graph, chosen: np.ndarray, granularity: Granularity) -> np.ndarray:
+    """The edges of the chosen units."""
+    unit = graph.units(granularity)[1]
+    return np.where(unit >= 0, chosen[unit], False)
+
+
+def _check_size(most: int, n: int, granularity: Granularity) -> None:
+    if isinstance(n, bool) or not 0 <= n <= most:
+        raise CircuitError(f"A circuit of this graph has 0 to {most} {granularity}; found {n!r}.")
 
 
 def _made(
-    scores: EdgeScores, kept: np.ndarray, chosen: dict[str, object], *, prune: bool
+    scores: EdgeScores, kept: np.ndarray, chosen: Mapping[str, object], *, prune: bool
 ) -> Circuit:
     provenance = {**scores.provenance, "selection": {**chosen, "pruned": prune}}
     found = Circuit(graph=scores.graph, kept=kept, provenance=provenance)

@@ -86,8 +86,7 @@ def scrub(
     features that these prompts do not have, prompts without another of their length, and a total
     effect of about zero.
     """
-    graph = model.graph.whole if isinstance(model, Masked) else None
-    on = Masked.of(model, graph, memory=memory)
+    on = Masked.of(model, model.graph.whole if isinstance(model, Masked) else None, memory=memory)
     chosen, graph = checked_metric(behaviour, metric), on.graph
     rows = _rows(behaviour, examples, samples)
     if unimportant not in get_args(Unimportant):
