@@ -108,7 +108,9 @@ class Comparison(Result):
 
     def __str__(self) -> str:
         shown = self.table().drop(columns=[] if self._scored else ["rank_correlation"])
-        lines = [shown.to_string(index=False, float_format="{:.3f}".format)]
+        chances = dict.fromkeys(["p", "p_corrected"], "{:.2g}".format)
+        numbers = shown.to_string(index=False, float_format="{:.3f}".format, formatters=chances)
+        lines = [numbers]
         reused = self.parts(least=2)
         if len(reused):
             named = ", ".join(f"{row.part} ({row.circuits})" for row in reused.head(8).itertuples())
