@@ -34,8 +34,9 @@ that p is never 0 (Phipson & Smyth 2010).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import chain, permutations
 from math import factorial
 from typing import Literal, cast
 
@@ -174,12 +175,14 @@ def answers(
     `preference[i, j]` is how much prompt i prefers the right answer of j to its wrong one.
     """
     n = len(preference)
-    if factorial(min(n, 9)) <= draws and n < 9:
-        orders = np.array(list(permutations(range(n))))
+    orders: Iterable[Sequence[int] | np.ndarray]
+    if n < 9 and factorial(n) <= draws:
+        orders = permutations(range(n))
     else:
         generator = np.random.default_rng(seed)
-        orders = np.array([np.arange(n), *(generator.permutation(n) for _ in range(draws))])
-    means = preference[np.arange(n), orders].mean(axis=1)
+        orders = chain([np.arange(n)], (generator.permutation(n) for _ in range(draws)))
+    rows = np.arange(n)
+    means = np.array([preference[rows, order].mean() for order in orders])
     slack = 1e-9 * float(np.abs(preference).max(initial=0.0))
     return Test(
         name="answers", null="the model prefers others' answers as much as its own",
