@@ -8,7 +8,7 @@ from cutaway.circuits.discovery import METHODS, RANKED_BY, discover
 from cutaway.circuits.evaluate import evaluate
 from cutaway.circuits.evaluation import Check, Evaluation
 from cutaway.circuits.faithfulness import SIZES, Curve, NoEffectError, Ratio, curve
-from cutaway.circuits.features import Case, Feature
+from cutaway.circuits.features import Case, Feature, Function
 from cutaway.circuits.graph import CircuitError, Edge, Granularity, Graph, Reader, Writer
 from cutaway.circuits.hypotheses import Hypothesis, Node
 from cutaway.circuits.masked import Masked
@@ -16,12 +16,16 @@ from cutaway.circuits.optimal import optimal_constants
 from cutaway.circuits.scores import EdgeScores
 from cutaway.circuits.scrubbed import Scrubbed
 from cutaway.circuits.scrubbing import scrub
+from cutaway.circuits.septet import HYPOTHESES, INDUCTION, IOI
 from cutaway.circuits.significance import Test
 from cutaway.circuits.smallest import smallest
 from cutaway.circuits.stability import Stability, rediscovery, stability
 from cutaway.circuits.written import Ablation, Constants, Replacement, Written
 
 __all__ = [
+    "HYPOTHESES",
+    "INDUCTION",
+    "IOI",
     "METHODS",
     "RANKED_BY",
     "SIZES",
@@ -38,6 +42,7 @@ __all__ = [
     "EdgeScores",
     "Evaluation",
     "Feature",
+    "Function",
     "Granularity",
     "Graph",
     "Hypothesis",

@@ -73,7 +73,7 @@ class Feature:
             term if isinstance(term, str) else f"function {term.name}" for term in self.terms
         )
 
-    def __and__(self, other: Feature | str | Callable[[Case], Hashable]) -> Feature:
+    def __and__(self, other: Feature | Function | str | Callable[[Case], Hashable]) -> Feature:
         """Agreement on both."""
         return Feature((*self.terms, *feature(other).terms))
 
@@ -83,7 +83,7 @@ class Feature:
 
 
 def feature(
-    given: Feature | str | Callable[[Case], Hashable],
+    given: Feature | Function | str | Callable[[Case], Hashable],
     functions: Mapping[str, Callable[[Case], Hashable]] | None = None,
 ) -> Feature:
     """The feature that is meant by a text, a function, or itself.
@@ -94,6 +94,8 @@ def feature(
         return given
     if isinstance(given, str):
         return Feature(tuple(_term(part.strip(), functions or {}) for part in given.split("&")))
+    if isinstance(given, Function):
+        return Feature((given,))
     if not callable(given):
         raise CircuitError(f"{given!r} is not a feature; give {_FORMS}.")
     return Feature((Function(getattr(given, "__name__", type(given).__name__), given),))

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cutaway.circuits.features import ANYTHING, Case, Feature, feature
+from cutaway.circuits.features import ANYTHING, Case, Feature, Function, feature
 from cutaway.circuits.graph import CircuitError
 
 Kind = Literal["q", "k", "v", "mlp"]
@@ -55,7 +55,7 @@ class Node:
     """What they do, in a word or two."""
     parts: tuple[str, ...]
     """Heads `a2.h1`, MLPs `m0`, the embeddings `input`."""
-    agrees: Feature | str | Callable[[Case], Hashable]
+    agrees: Feature | Function | str | Callable[[Case], Hashable]
     """What a prompt has to share to stand in for this one here: a feature, its text, or a plain
     function of a `Case`."""
     reads: Mapping[Kind, tuple[str, ...]] = field(default_factory=dict[Kind, tuple[str, ...]])
@@ -97,7 +97,7 @@ class Hypothesis:
     """Everything that matters, each once."""
     logits: tuple[str, ...]
     """The names of the nodes that matter to the logits."""
-    within: Feature | str | Callable[[Case], Hashable] = ANYTHING
+    within: Feature | Function | str | Callable[[Case], Hashable] = ANYTHING
     """The claim is made among prompts that share this: every stand-in does, in the baseline too."""
 
     def __post_init__(self) -> None:
@@ -218,8 +218,9 @@ class Hypothesis:
             ) from error
 
     def save(self, path: str | Path) -> Path:
-        """Write the hypothesis as JSON; functions are written by name."""
+        """Write the hypothesis as JSON; functions are written by name, which each has to have."""
         target = Path(path)
+        _check_functions(self)
         text = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -268,6 +269,18 @@ def _check_names(hypothesis: Hypothesis) -> None:
                 raise CircuitError(
                     f"In {hypothesis.name!r} {reader} read {name!r} twice; name it once."
                 )
+
+
+def _check_functions(hypothesis: Hypothesis) -> None:
+    """Every function can be found again by its name."""
+    features = [feature(hypothesis.within), *(node.feature for node in hypothesis.nodes)]
+    known: dict[str, Function] = {}
+    for term in (term for one in features for term in one.terms if isinstance(term, Function)):
+        if term.name == "<lambda>" or known.setdefault(term.name, term) != term:
+            raise CircuitError(
+                f"The functions of {hypothesis.name!r} are saved by name, and {term.name!r} is not "
+                "the name of one alone; wrap each as Function('a name', …)."
+            )
 
 
 def _below(

@@ -97,10 +97,7 @@ def scrub(
     for node in hypothesis.nodes:
         stand_ins.others(node.feature)
     tests = _tests(hypothesis, claims=claims)
-    size = batch_size_for(on.model, behaviour, batch_size)
-    recomputing = Recomputing(on, behaviour.clean, batch_size=size, memory=on.memory // 2)
-    each = recomputing.bytes_kept(behaviour.clean.ids.shape[1]) * 3 * (1 + depth(hypothesis))
-    size = min(size, max(1, on.memory // 2 // each))
+    recomputing, size = _recomputing(on, behaviour, hypothesis, batch_size)
     total = samples * len(rows)
     found = np.empty((len(tests) + 1, total))
     starts = range(0, total, size)
@@ -119,6 +116,19 @@ def scrub(
         found.reshape(len(found), samples, len(rows)),
         {"samples": samples, "unimportant": unimportant, "seed": seed}, claims=claims,
     )  # fmt: skip
+
+
+def _recomputing(
+    on: Masked, behaviour: Behaviour, hypothesis: Hypothesis, batch_size: int | None
+) -> tuple[Recomputing, int]:
+    """Half of the memory for the prompts, and how many references the other half is enough for.
+
+    Going down the tree, each level holds the streams and parts of up to three kinds of readers.
+    """
+    size, half = batch_size_for(on.model, behaviour, batch_size), on.memory // 2
+    found = Recomputing(on, behaviour.clean, batch_size=size, memory=half)
+    each = found.bytes_kept(behaviour.clean.ids.shape[1]) * 3 * (1 + depth(hypothesis))
+    return found, min(size, max(1, half // each))
 
 
 def _measured(
