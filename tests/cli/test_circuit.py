@@ -72,13 +72,16 @@ def test_methods_and_earlier_circuits_are_compared(
     asked = given(model_directory, "--edges", 12, "--out", "x", "--select", "top", "--by", "score")
     first = command(*asked, "--metric", "prob_diff")
     assert first.exit_code == 0, first.output
-    earlier = Circuit.load(tmp_path / "x/eap-ig.circuit.json").save(tmp_path / "mine.dot")
+    own = tmp_path / "x/eap-ig.circuit.json"
+    earlier = Circuit.load(own).save(tmp_path / "mine.dot")
     result = command(*asked, "--metric", "prob_diff", "--method", "eap-ig", "--method", "magnitude",
-                     "--compare", earlier)  # fmt: skip
+                     "--compare", earlier, "--compare", own)  # fmt: skip
     assert result.exit_code == 0, result.output
     assert [line for line in result.stderr.splitlines() if "kept" in line and "eap-ig" in line]
     found = Comparison.load(tmp_path / "x/comparison.nc")
-    assert found.sizes["circuit"].to_numpy().tolist() == ["eap-ig", "magnitude", "mine"]
+    assert found.sizes["circuit"].to_numpy().tolist() == [
+        "eap-ig", "magnitude", "mine", "x/eap-ig"
+    ]  # fmt: skip
     same = {"circuit": "eap-ig", "other": "mine", "level": "edges"}
     assert float(found.similarity.sel(same)) == 1
     assert str(found) in result.stdout

@@ -263,19 +263,19 @@ def _sides(pairs: Behaviour, share: float | None, seed: int) -> tuple[Behaviour,
 
 
 def _earlier(files: list[str], on: Masked, methods: list[str]) -> dict[str, Circuit]:
-    """Saved circuits by name: the file's, without what all such names end in."""
+    """Saved circuits by name: the file's own, with its directory's where that is not enough."""
     from pathlib import Path
 
     from cutaway.circuits import Circuit, CircuitError
 
     found: dict[str, Circuit] = {}
-    for file in files:
-        name = Path(file).name.split(".")[0]
-        if name in methods or name in found:
-            name = str(Path(file))
-        if name in found:
-            raise CircuitError(f"--compare names {file} twice; give each file once.")
-        found[name] = Circuit.load(file, model=on.model)
+    for path in map(Path, files):
+        own = path.name.split(".")[0]
+        names = (own, f"{path.resolve().parent.name}/{own}", str(path))
+        name = next((each for each in names if each not in (*methods, *found)), None)
+        if name is None:
+            raise CircuitError(f"--compare names {path} several times; give each file once.")
+        found[name] = Circuit.load(path, model=on.model)
     return found
 
 
