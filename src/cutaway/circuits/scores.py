@@ -77,6 +77,11 @@ class EdgeScores(Result):
         return float(self.clean.mean() - self.ablated.mean())
 
     @property
+    def granularity(self) -> Granularity:
+        """What was scored together; each of its edges carries its score."""
+        return self.provenance.get("configuration", {}).get("granularity", "edges")
+
+    @property
     def completeness(self) -> float:
         """How much of the total effect the scores add up to, for methods that share it out.
 
@@ -87,8 +92,10 @@ class EdgeScores(Result):
         """
         if self.method not in ("eap-ig", "mask-gradient"):
             return float("nan")
-        shared = self.matrix[:, :1] if self.method == "eap-ig" else self.matrix
-        return float(np.nansum(shared)) / self.gap
+        units = self.units("nodes")
+        shared = units[[name.partition("@")[0] == "input" for name in units.index]]
+        total = float((shared if self.method == "eap-ig" else units).sum())
+        return total / self.gap
 
     @property
     def matrix(self) -> Float[ndarray, "reader writer"]:
@@ -105,12 +112,13 @@ class EdgeScores(Result):
         """The mean score of each head and MLP ("nodes"), or of each whole part of a layer.
 
         It is the sum over the edges that start there: the first-order effect of switching them off
-        together, for the gradient methods.
+        together, for the gradient methods. What was scored together counts once.
         """
         names, index = self.graph.units(granularity)
-        matrix = self.matrix
         there = index >= 0
-        sums = np.bincount(index[there], weights=matrix[there], minlength=len(names))
+        together = self.graph.units(self.granularity)[1][there]
+        once = self.matrix[there] / np.bincount(together)[together]
+        sums = np.bincount(index[there], weights=once, minlength=len(names))
         return pd.Series(sums, index=pd.Index(names, name="unit"), name="score")
 
     def interval(self, level: float = 0.95) -> xr.Dataset:

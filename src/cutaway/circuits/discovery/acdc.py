@@ -18,11 +18,13 @@ without two more, and so on. As long as the decisions are to remove, the chain i
 sequential algorithm would have tried; at the first edge that stays, the rest of the chain is thrown
 away and a new one begins behind it. Chains grow while they hold, and shrink when they break. Every
 pass is taken up at the reader's layer, since all readers before it are still on.
+
+Nodes and layers are tried in the same way, from the last to the first, each with all its edges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +43,8 @@ def acdc(setting: Setting, *, threshold: float = 0.01) -> np.ndarray:
         raise CircuitError(f"ACDC's threshold must be above 0; found {threshold!r}.")
     graph = setting.graph
     search = _Search(setting, threshold)
+    if setting.granularity != "edges":
+        return search.of_units()
     total = len(graph.readers)
     for done, row in enumerate(reversed(range(total)), start=1):
         search.take(setting.kept(f"reader {row}", lambda row=row: search.reader(row)), row)
@@ -68,38 +72,57 @@ class _Search:
         """Decide every edge into one reader: the state after it."""
         graph, reader = self.setting.graph, self.setting.graph.readers[row]
         if reader.layer is None or self.kept[follow(graph, row)].any():
-            self._decide(row)
+            edges = reversed(range(int(graph.reach[row])))
+            self._decide([(np.array([row]), np.array([column])) for column in edges])
         else:
             self.kept[row] = False
         numbers = np.array([self.loss, self.length])
         return {"kept": self.kept[row], "damage": self.damage[row], "numbers": numbers}
 
-    def take(self, state: Mapping[str, np.ndarray], row: int) -> None:
-        """Go on from the state after a reader, as `reader` gave it."""
+    def take(self, state: Mapping[str, np.ndarray], row: int | slice) -> None:
+        """Go on from a state, as `reader` gave it for one reader."""
         self.kept[row], self.damage[row] = state["kept"], state["damage"]
         self.loss, self.length = float(state["numbers"][0]), int(state["numbers"][1])
 
-    def _decide(self, row: int) -> None:
-        columns = list(reversed(range(int(self.setting.graph.reach[row]))))
-        while columns:
-            chain = columns[: self.length]
+    def of_units(self) -> np.ndarray:
+        """(edge,): each unit's damage, at every edge of it; units from the last to the first."""
+        unit, graph = self.setting.unit, self.setting.graph
+        many = int(unit.max()) + 1
+
+        def decided(number: int) -> dict[str, np.ndarray]:
+            self._decide([np.nonzero(unit == number)])
+            numbers = np.array([self.loss, self.length])
+            return {"kept": self.kept, "damage": self.damage, "numbers": numbers}
+
+        for done, number in enumerate(reversed(range(many)), start=1):
+            state = self.setting.kept(f"unit {number}", lambda number=number: decided(number))
+            self.take(state, slice(None))
+            self.setting.done(done, many)
+        return self.damage[graph.valid]
+
+    def _decide(self, left: Sequence[tuple[np.ndarray, ...]]) -> None:
+        """Decide one after another: each the rows and columns of what is switched off together."""
+        while left:
+            chain = left[: self.length]
             masks = np.repeat(self.kept[None], len(chain), axis=0)
-            for step, column in enumerate(chain):
-                masks[step:, row, column] = False
+            for step, (rows, columns) in enumerate(chain):
+                masks[step:, rows, columns] = False
             held = 0
-            for column, loss in zip(chain, self._losses(masks, row), strict=True):
+            for edges, loss in zip(chain, self._losses(masks, chain), strict=True):
                 held += 1
-                self.damage[row, column] = loss - self.loss
-                if self.damage[row, column] >= self.threshold:
+                damage = loss - self.loss
+                self.damage[edges] = damage
+                if damage >= self.threshold:
                     break
-                self.kept[row, column] = False
+                self.kept[edges] = False
                 self.loss = loss
-            columns = columns[held:]
-            whole = bool(held == len(chain) and not self.kept[row, chain[-1]])
+            left = left[held:]
+            whole = bool(held == len(chain) and not self.kept[chain[-1]].any())
             self.length = min(2 * self.length, _LONGEST) if whole else max(1, self.length // 2)
 
-    def _losses(self, masks: np.ndarray, row: int) -> list[float]:
-        layer = self.setting.graph.readers[row].layer
+    def _losses(self, masks: np.ndarray, chain: Sequence[tuple[np.ndarray, ...]]) -> list[float]:
+        first = min(int(rows.min()) for rows, _ in chain)
+        layer = self.setting.graph.readers[first].layer
         kept = torch.as_tensor(masks, dtype=torch.float32)
         values = [batch.values(kept, layer) for batch in self.batches]
         return list(map(float, self.sign * np.concatenate(values, axis=1).mean(axis=1)))

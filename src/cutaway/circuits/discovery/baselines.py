@@ -18,7 +18,8 @@ def random(setting: Setting) -> np.ndarray:
     """(edge,)."""
     for done, _ in enumerate(setting.batches(), start=1):
         setting.done(done, setting.n_batches)
-    return np.random.default_rng(setting.seed).random(len(setting.graph))
+    unit = setting.unit[setting.graph.valid]
+    return np.random.default_rng(setting.seed).random(int(unit.max()) + 1)[unit]
 
 
 def magnitude(setting: Setting) -> np.ndarray:

@@ -17,6 +17,11 @@
 | `random` | nothing | 2 F |
 
 Each is one file of this package, and its module docstring is its algorithm.
+
+Whole heads and MLPs, or a layer's whole attention and MLP, are scored together by `granularity`:
+switched off together (`exact`, `acdc`), masked together (learned masks), as the sum of their edges'
+slopes, which is the slope of switching them together (the gradient methods), or as the mean of
+their edges' scores (`information-flow`, `magnitude`).
 """
 
 from __future__ import annotations
@@ -47,7 +52,7 @@ from cutaway.circuits.discovery.information_flow import information_flow
 from cutaway.circuits.discovery.mask_gradient import mask_gradient
 from cutaway.circuits.discovery.setting import Setting
 from cutaway.circuits.discovery.subnetwork import subnetwork
-from cutaway.circuits.graph import CircuitError, Graph
+from cutaway.circuits.graph import CircuitError, Granularity, Graph
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.scores import EdgeScores
 from cutaway.circuits.written import Replacement
@@ -102,6 +107,9 @@ better off, and their size says nothing.
 _AT_CLEAN = ("eap", "atp-star")
 _WITHOUT_GRADIENT = ("exact", "acdc", "information-flow", "random", "magnitude")
 _UNSPLIT = ("atp-star", "information-flow")
+_SUMMED = ("eap", "eap-ig", "eap-ig-activations", "clean-corrupt", "mask-gradient")
+_AVERAGED = ("information-flow", "magnitude")
+_OWN_GRANULARITY: dict[str, Granularity] = {"subnetwork": "nodes", "atp-star": "nodes"}
 _OWN_METRIC = {"acdc": "kl", "edge-pruning": "kl", "subnetwork": "kl"}
 
 
@@ -113,6 +121,7 @@ def discover(
     metric: str | Metric | None = None,
     ablation: str = "counterfactual",
     graph: Graph | None = None,
+    granularity: Granularity | None = None,
     batch_size: int | None = None,
     memory: int | None = None,
     seed: int = 0,
@@ -124,12 +133,15 @@ def discover(
 
     `method` and `ablation` are explained in this module's table and in `written`'s; `metric` is the
     behaviour's own when not given (for ACDC and learned masks it is `kl`). `graph` is
-    `Graph.of(model)` when not given, or one that is split by position or into neurons. `memory`
-    bounds, in bytes, what is held above the model and its plain passes. `options` are the method's
-    own, such as `steps`. A `Masked` model can be given, to be prepared once for several calls. What
-    is finished is kept in the file `journal`, and a later call with the same arguments goes on from
-    there, to the same numbers bit for bit; delete it once the scores are saved. `progress` is
-    called with the steps done and their total.
+    `Graph.of(model)` when not given, or one that is split by position or into neurons. With
+    `granularity` "nodes" or "layers" everything out of a head or MLP, or of a layer's attention or
+    MLP, is scored together, and each of its edges carries that score ("edges" when not given; for
+    `subnetwork` and `atp-star`, which score no single edges, "nodes"). `memory` bounds, in bytes,
+    what is held above the model and its plain passes. `options` are the method's own, such as
+    `steps`. A `Masked` model can be given, to be prepared once for several calls. What is finished
+    is kept in the file `journal`, and a later call with the same arguments goes on from there, to
+    the same numbers bit for bit; delete it once the scores are saved. `progress` is called with the
+    steps done and their total.
 
     Raises `CircuitError` for what does not exist or does not fit together, and `JournalError` for
     a journal of other work, or one that another process is at work on.
@@ -138,9 +150,9 @@ def discover(
     chosen = checked_metric(behaviour, _OWN_METRIC.get(method) if metric is None else metric)
     _check_metric(chosen, method)
     on = Masked.of(model, graph, memory=memory)
-    _check_graph(on.graph, method)
+    together = _granularity(on.graph, method, granularity)
     settings = {"method": method, "ablation": ablation, "metric": chosen.name, "seed": seed,
-                **on.graph.split}  # fmt: skip
+                "granularity": together, **on.graph.split}  # fmt: skip
     origin = provenance(on.model, behaviour, settings | options)
     size = batch_size_for(on.model, behaviour, batch_size)
     with nullcontext() if journal is None else _opened(journal, origin, on, chosen) as kept:
@@ -148,12 +160,12 @@ def discover(
             on, size = _as_begun(kept, on, size)
         setting = Setting(
             on=on, behaviour=behaviour, metric=chosen, batch_size=size, seed=seed,
-            progress=progress, journal=kept,
+            granularity=together, progress=progress, journal=kept,
             replacement=Replacement(on.model, behaviour, ablation, seed=seed, batch_size=size,
                                     split=on.graph.alone),
             ends=(np.empty(len(behaviour)), np.empty(len(behaviour))),
         )  # fmt: skip
-        values = found(setting, **options)
+        values = _lifted(found(setting, **options), setting, method)
     names, dims = [str(edge) for edge in on.graph.edges], ("edge", "example")[: values.ndim]
     return EdgeScores(
         values=xr.DataArray(values, {"edge": names}, dims, "score"),
@@ -175,12 +187,34 @@ def _check_metric(metric: Metric, method: str) -> None:
         )
 
 
-def _check_graph(graph: Graph, method: str) -> None:
+def _granularity(graph: Graph, method: str, asked: Granularity | None) -> Granularity:
+    """What a method scores together, on a graph that it serves."""
     if graph.split and method in _UNSPLIT:
         raise CircuitError(
             f"The method {method!r} scores whole heads and MLPs at all positions, and this graph "
             "is split; leave the split out, or use the method 'eap-ig'."
         )
+    own = _OWN_GRANULARITY.get(method, "edges")
+    known = {"edges": ("edges", "nodes", "layers"), "nodes": ("nodes", "layers")}[own]
+    if method == "atp-star":
+        known = ("nodes",)
+    if asked is not None and asked not in known:
+        raise CircuitError(
+            f"The method {method!r} has no granularity {asked!r}; choose {' or '.join(known)}."
+        )
+    return own if asked is None else asked
+
+
+def _lifted(values: np.ndarray, setting: Setting, method: str) -> np.ndarray:
+    """(edge, …): at every edge the sum or the mean over what it is scored together with."""
+    if setting.granularity == "edges" or method not in (*_SUMMED, *_AVERAGED):
+        return values
+    unit = setting.unit[setting.graph.valid]
+    sums = np.zeros((int(unit.max()) + 1, *values.shape[1:]), values.dtype)
+    np.add.at(sums, unit, values)
+    if method in _AVERAGED:
+        sums /= np.bincount(unit)[:, None]
+    return sums[unit]
 
 
 def _opened(path: str | Path, origin: Mapping[str, object], on: Masked, metric: Metric) -> Journal:

@@ -25,7 +25,7 @@ def edge_pruning(
     setting: Setting, *, target: float = 0.9, steps: int = 300, rate: float = 0.1,
     warm_up: float = 0.7,
 ) -> np.ndarray:  # fmt: skip
-    """(edge,): log α."""
+    """(edge,): log α of the edge, or of what it is switched together with."""
     if not 0 < target < 1 or not 0 < warm_up <= 1:
         raise CircuitError(
             "target is the share of edges to switch off, between 0 and 1, and warm_up a share of "
@@ -37,8 +37,8 @@ def edge_pruning(
         lacking = target * min(1.0, (step + 1) / (warm_up * steps)) - (1 - share)
         return weights[0] * lacking + weights[1] * lacking.square()
 
-    unit = torch.as_tensor(setting.graph.units("edges")[1])
+    unit = torch.as_tensor(setting.unit)
     learner = Learner(
         setting=setting, unit=unit, penalty=penalty, steps=steps, rate=rate, weights=weights
     )
-    return learner.learn().numpy()
+    return learner.learn()[unit[unit >= 0]].numpy()

@@ -8,7 +8,8 @@ with the planner's shortcuts rather than one pass per edge:
 3. for a reader of layer l, all its edges are masks of one batch, and the pass is taken up at layer
    l and at the first position at which the replacement differs; what comes before is the clean run.
 
-The result equals one whole masked forward per edge; a test says so.
+The result equals one whole masked forward per edge; a test says so. Nodes and layers are switched
+off with all their edges, one after another, each in a pass from its first reader on.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import numpy as np
 import torch
 
 from cutaway.circuits.batch import Batch
-from cutaway.circuits.discovery.setting import Setting
+from cutaway.circuits.discovery.setting import Setting, Step
 
 
 def exact(setting: Setting) -> np.ndarray:
     """(edge, example)."""
+    if setting.granularity != "edges":
+        return _of_units(setting)
     graph, found = setting.graph, list[np.ndarray]()
     many = len(graph.readers)
     for number, batch in enumerate(setting.batches()):
@@ -33,6 +36,23 @@ def exact(setting: Setting) -> np.ndarray:
             setting.done(number * many + row + 1, setting.n_batches * many)
         found.append(np.concatenate(rows))
     return np.concatenate(found, axis=1)
+
+
+def _of_units(setting: Setting) -> np.ndarray:
+    """(edge, example): each unit's own effect, at every edge of it."""
+    unit = setting.unit
+
+    def scores(batch: Batch, step: Step) -> torch.Tensor:
+        found: list[np.ndarray] = []
+        for number in range(int(unit.max()) + 1):
+            kept = torch.as_tensor(setting.graph.valid & (unit != number), dtype=torch.float32)
+            first = int(np.flatnonzero((unit == number).any(axis=1))[0])
+            without = batch.values(kept[None], setting.graph.readers[first].layer)
+            found.append(batch.ends[0] - without[0])
+            step()
+        return torch.from_numpy(np.stack(found).T[:, unit])  # what is no edge is left out
+
+    return setting.over_batches(scores, int(unit.max()) + 1)
 
 
 def _of_reader(batch: Batch, row: int) -> np.ndarray:

@@ -13,12 +13,13 @@ from itertools import count
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.metrics import Metric
 from cutaway.circuits.batch import Batch
-from cutaway.circuits.graph import Graph
+from cutaway.circuits.graph import Granularity, Graph
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.written import Replacement
 from cutaway.measure.batches import Progress
@@ -42,6 +43,8 @@ class Setting:
     """What an edge carries when it is off."""
     batch_size: int
     """Examples at a time."""
+    granularity: Granularity
+    """What is switched together."""
     seed: int
     """For everything that is drawn."""
     progress: Progress | None
@@ -55,6 +58,11 @@ class Setting:
     def graph(self) -> Graph:
         """The edges that there are."""
         return self.on.graph
+
+    @property
+    def unit(self) -> Int[np.ndarray, "reader writer"]:
+        """What each edge is switched together with, by number; −1 where no edge is."""
+        return self.graph.units(self.granularity)[1]
 
     @property
     def n_batches(self) -> int:

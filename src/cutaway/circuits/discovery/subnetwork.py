@@ -21,10 +21,10 @@ from cutaway.circuits.graph import CircuitError
 def subnetwork(
     setting: Setting, *, penalty: float = 0.5, steps: int = 200, rate: float = 0.1
 ) -> np.ndarray:
-    """(edge,): log α of the writer."""
+    """(edge,): log α of the writer, or of its part of the layer."""
     if not penalty >= 0:
         raise CircuitError(f"The penalty must be 0 or more; found {penalty!r}.")
-    unit = torch.as_tensor(setting.graph.units("nodes")[1])
+    unit = torch.as_tensor(setting.unit)
     found = Learner(
         setting=setting, unit=unit, penalty=lambda share, _: penalty * share, steps=steps, rate=rate
     ).learn()
