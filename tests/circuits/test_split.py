@@ -106,27 +106,33 @@ def test_edge_attribution_adds_up_over_copies(name: str, pairs: Behaviour) -> No
         found = Attribution(on, fast=fast).scores(apart, Slopes(apart)).sum(dim=0).numpy()
         off = np.linalg.norm(summed(on, found) - expected) / np.linalg.norm(expected)
         assert off < 1e-5, fast
-    # By another derivation: the slope of each copy's own mask.
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_edge_attribution_is_the_slope_of_each_copy(name: str, pairs: Behaviour) -> None:
+    on = both(name)
+    at = batch(on, pairs)
+    found = Attribution(on).scores(at, Slopes(at)).sum(dim=0)
     kept = torch.as_tensor(on.graph.valid).float().requires_grad_()
-    end = on.end_logits(apart.tokens, kept[None], apart.replacement, apart.end)
-    (slope,) = torch.autograd.grad(apart.measure(end[0]).sum(), [kept])
-    assert error(torch.as_tensor(found), slope) < 2e-5
+    end = on.end_logits(at.tokens, kept[None], at.replacement, at.end)
+    (slope,) = torch.autograd.grad(at.measure(end[0]).sum(), [kept])
+    assert error(found, slope) < 2e-5
+    neurons = [writer.kind == "neuron" for writer in on.graph.writers]
+    assert float(slope[:, neurons].abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_a_resumed_split_pass_is_the_whole_one(name: str, pairs: Behaviour) -> None:
-    """Exact effects are taken up in the middle; whole masked forwards are not."""
     on = both(name)
-    found = discover(on, pairs, "exact", batch_size=3)
     at = batch(on, pairs)
-    some = np.random.default_rng(2).choice(len(on.graph), 60, replace=False)
-    kept = torch.as_tensor(on.graph.valid).float().repeat(len(some), 1, 1)
-    for row, edge in enumerate(some):
-        kept[row][tuple(on.graph.ends[edge])] = 0
-    logits = on.end_logits(at.tokens, kept, at.replacement, at.end)
-    expected = at.ends[0] - np.stack([at.measure(one).detach().numpy() for one in logits])
-    np.testing.assert_allclose(found.values.to_numpy()[some], expected, rtol=1e-3, atol=2e-5)
-    assert np.abs(expected).max() > 1e-3
+    assert at.start == 3
+    later = np.array([reader.layer != 0 for reader in on.graph.readers])
+    some = np.random.default_rng(2).random((3, *on.graph.valid.shape))
+    kept = torch.as_tensor(np.where(later[:, None], some, 1.0)).float()
+    whole = on.end_logits(at.tokens, kept, at.replacement, at.end)
+    expected = np.stack([at.measure(one).numpy() for one in whole])
+    np.testing.assert_allclose(at.values(kept, 1), expected, rtol=1e-4, atol=2e-5)
+    assert np.abs(expected - at.ends[0]).max() > 1e-2
 
 
 METHODS = ["eap", "eap-ig", "eap-ig-activations", "clean-corrupt", "mask-gradient", "magnitude",
