@@ -10,7 +10,7 @@ from tests.model.variants import ONE_OF_EACH_KIND, VARIANTS
 from torch import Tensor
 
 from cutaway.behaviours import METRICS, Behaviour
-from cutaway.circuits import Graph, Masked, Reader
+from cutaway.circuits import Graph, Masked, Reader, recomputing
 from cutaway.circuits.features import Feature, feature
 from cutaway.circuits.hypotheses import Hypothesis, Kind, Node
 from cutaway.circuits.scrubbed import Scrubbed
@@ -18,6 +18,7 @@ from cutaway.circuits.scrubbing import Unimportant, scrub
 from cutaway.circuits.stand_ins import StandIns
 from cutaway.circuits.written import Written, sites, written
 from cutaway.model import Model, replace
+from cutaway.model.run import Run
 
 WHOLE = "the whole prompt"
 
@@ -155,6 +156,7 @@ class Naive:
 
     def __init__(self, model: Model, pairs: Behaviour, tried: Hypothesis, *, apart: bool) -> None:
         self.model, self.pairs, self.tried, self.apart = model, pairs, tried, apart
+        self.runs: dict[int, Run] = {}
         self.draws = StandIns(pairs, tried.within, seed=3)  # type: ignore[arg-type]
         layers = range(model.n_layers)
         self.writers = ["input", *(
@@ -177,8 +179,13 @@ class Naive:
         where = slice(self.draw, self.draw + 1)
         return int(self.draws(feature_of(feature), torch.tensor([row]), path, where, self.total))
 
+    def run(self, row: int) -> Run:
+        if row not in self.runs:
+            self.runs[row] = self.model.run(self.pairs.clean.rows([row]), keep=self.keep)
+        return self.runs[row]
+
     def written(self, row: int) -> dict[str, Tensor]:
-        run = self.model.run(self.pairs.clean.rows([row]), keep=self.keep)
+        run = self.run(row)
         found = {"input": run["resid_pre.0"]}
         for layer in range(self.model.n_layers):
             for head in range(self.model.n_heads):
@@ -206,7 +213,7 @@ class Naive:
         return self.replaced(site, rest, parts | dict(others or {}))
 
     def replaced(self, site: str, row: int, parts: Mapping[str, Tensor]) -> Tensor:
-        stream = self.model.run(self.pairs.clean.rows([row]), keep=self.keep)[site]
+        stream = self.run(row)[site]
         own = self.written(row)
         for writer in self.writers[: self.before(site)]:
             if writer in parts:
@@ -294,6 +301,16 @@ def test_neither_batches_nor_memory_nor_other_claims_change_a_draw() -> None:
         np.testing.assert_allclose(again.baseline, whole.baseline, atol=1e-5)
     other = scrub(on, pairs, MIXED, seed=6, examples=3, samples=2, claims=False)
     assert float(np.abs(other.values - whole.values).max()) > 1e-3
+
+
+def test_a_model_that_cannot_be_taken_up_in_its_middle_is_run_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on, pairs = masked("gpt2"), prompts(12)
+    expected = scrub(on, pairs, MIXED, examples=3, samples=1, claims=False)
+    monkeypatch.setattr(recomputing, "probed", lambda model: (False, "it says no"))
+    found = scrub(on, pairs, MIXED, examples=3, samples=1, claims=False)
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
 
 
 def test_a_prompt_stands_in_only_for_those_of_its_length_wherever_it_is_padded() -> None:
