@@ -32,7 +32,7 @@ def test_every_stage_has_its_section(page: str) -> None:
         "The behaviour", "From outside", "Layer by layer", "Which parts write the answer",
         "Which parts carry it", "Which parts carry it, place by place", "Along which paths",
         "Where the strongest heads look", "Which circuit does it", "How good the circuit is",
-        "What was tried against it", "Reproduce this report",
+        "Is the story right", "What was tried against it", "Reproduce this report",
     ):  # fmt: skip
         assert f"<bdi>{heading}</bdi></h2>" in page or f"{heading}</h2>" in page
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import xarray as xr
 from cutaway.behaviours import Behaviour
 from cutaway.model import Model
 from cutaway.study import PLAN, Settings, Study, run
-from cutaway.study.stage import Inputs, Silent
+from cutaway.study.stage import Inputs, Silent, SkippedError
 
 AFTER = tuple(PLAN)[tuple(PLAN).index("patching") :]
 """What is left to do when patching did not finish."""
@@ -244,11 +245,12 @@ def test_a_stage_reads_no_setting_that_it_does_not_name(
     for stage in PLAN.values():
         read.clear()
         needed = tuple(whole.results[name] for name in stage.needs)
-        stage.compute(
-            Inputs(
-                model=model, behaviour=behaviour, settings=settings, results=needed,
-                origin=origin, tick=lambda _done, _of: None,
-            )
-        )  # fmt: skip
+        with suppress(SkippedError):
+            stage.compute(
+                Inputs(
+                    model=model, behaviour=behaviour, settings=settings, results=needed,
+                    origin=origin, tick=lambda _done, _of: None,
+                )
+            )  # fmt: skip
         asked = read & {field.name for field in fields(Settings)}
         assert asked <= {"seed", *stage.reads}, stage.name

@@ -12,6 +12,7 @@ from cutaway.study.paths import Paths
 from cutaway.study.plan import PLAN
 from cutaway.study.roles import Roles
 from cutaway.study.runner import run
+from cutaway.study.scrubbing import Scrubbing
 from cutaway.study.settings import Settings
 from cutaway.study.stage import Inputs, Progress, Skipped, Stage
 from cutaway.study.study import Study
@@ -33,6 +34,7 @@ __all__ = [
     "Progress",
     "RedTeam",
     "Roles",
+    "Scrubbing",
     "Settings",
     "Skipped",
     "Stage",

@@ -11,6 +11,7 @@ from cutaway.study import circuit_sentences as say
 from cutaway.study.discovery import Discovered
 from cutaway.study.evaluation import Evaluated
 from cutaway.study.roles import Roles
+from cutaway.study.scrubbing import Scrubbing
 from cutaway.study.settings import Settings
 from cutaway.study.words import percent
 from cutaway.views import (
@@ -38,10 +39,8 @@ _CHECKS = {
 }
 
 
-def discovery(
-    found: Discovered, settings: Settings, checked: Evaluated | None, roles: Roles
-) -> Section:
-    """The circuit and how it was found; drawn with the held-out faithfulness where there is one."""
+def discovery(found: Discovered, settings: Settings, picture: Figure) -> Section:
+    """The circuit and how it was found."""
     return Section(
         heading=FOUND,
         sentences=(
@@ -54,12 +53,19 @@ def discovery(
             say.stable(found),
             say.strongest_edges(found),
         ),
-        figures=(picture(found, checked, roles),),
+        figures=(picture,),
     )
 
 
-def picture(found: Discovered, checked: Evaluated | None, roles: Roles) -> Figure:
-    """The circuit in its place, with what each size keeps and what each head reads and writes."""
+def picture(
+    found: Discovered, checked: Evaluated | None, roles: Roles, story: Scrubbing | None
+) -> Figure:
+    """The circuit in its place, with what each size keeps, and what its parts are said to do.
+
+    Faithfulness is that on held-out prompts, where they were checked.
+    """
+    nodes = [] if story is None else story.claimed.hypothesis["nodes"]
+    named = {part: node["name"] for node in nodes for part in node["parts"]}
     size = len(found.circuit)
     inclusion = found.stability.inclusion
     held = zip(inclusion["edge"].to_numpy().tolist(), inclusion.to_numpy().tolist(), strict=True)
@@ -69,7 +75,8 @@ def picture(found: Discovered, checked: Evaluated | None, roles: Roles) -> Figur
             found.scores, found.sizes if checked is None else checked.sizes,
             shows=say.strongest_edges(found), size=size,
             controls=None if checked is None else {size: checked.circuit.controls},
-            inclusion=dict(held), attends=attends, writes=writes,
+            inclusion=dict(held), roles=named,
+            attends=attends, writes=writes,
             attends_name="attention from its place", writes_name="logits it raises most",
             reproduce="study.discovery.scores.top(10)",
         )

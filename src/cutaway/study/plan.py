@@ -27,6 +27,7 @@ from cutaway.study import (
     paths,
     redteam,
     roles,
+    scrubbing,
 )
 from cutaway.study.report import assemble
 from cutaway.study.saving import load_parts, replace_file, save_parts, sha256
@@ -103,6 +104,10 @@ _MEASURED = (
     _stage(
         "evaluation", "Circuit evaluation", evaluation.judge, evaluation.Evaluated,
         needs=["discovery"], reads=["discovery_examples", "evaluation_examples", "controls"],
+    ),
+    _stage(
+        "scrubbing", "Causal scrubbing", scrubbing.test, scrubbing.Scrubbing,
+        reads=["scrub_examples"],
     ),
     _stage(
         "redteam", "Red team", redteam.attack, RedTeam,

@@ -19,7 +19,7 @@ from cutaway.study import circuit_sections as circuit
 from cutaway.study import figures as draw
 from cutaway.study import patching_figures as draw_patching
 from cutaway.study import patching_sentences as say_patching
-from cutaway.study import redteam_section
+from cutaway.study import redteam_section, scrubbing_section
 from cutaway.study import sentences as say
 from cutaway.study.attention import Attention
 from cutaway.study.blackbox import BlackBox, answer_texts
@@ -31,8 +31,9 @@ from cutaway.study.patching import Patching
 from cutaway.study.paths import Paths
 from cutaway.study.places import place_name, places
 from cutaway.study.roles import Roles
+from cutaway.study.scrubbing import Scrubbing
 from cutaway.study.settings import Settings
-from cutaway.study.stage import Inputs
+from cutaway.study.stage import Inputs, Skipped
 from cutaway.study.verdict import RedTeam
 from cutaway.views import ExamplePrompt, Fact, Figure, Report, Section, Table
 
@@ -61,6 +62,7 @@ def assemble(inputs: Inputs) -> Report:
             path_patching(along),
             attention(looking),
             *the_circuit(inputs),
+            hypothesis(inputs),
             red_team(inputs),
         ),
         reproduce=_commands(origin),
@@ -280,12 +282,22 @@ def the_circuit(inputs: Inputs) -> Iterator[Section]:
     missing = inputs.skipped("discovery") or inputs.skipped("evaluation")
     checked = None if missing else inputs.of(Evaluated)
     if inputs.skipped("discovery") is None:
-        yield circuit.discovery(inputs.of(Discovered), inputs.settings, checked, inputs.of(Roles))
+        story = None if inputs.skipped("scrubbing") else inputs.of(Scrubbing)
+        drawn = circuit.picture(inputs.of(Discovered), checked, inputs.of(Roles), story)
+        yield circuit.discovery(inputs.of(Discovered), inputs.settings, drawn)
     if missing is None:
         yield circuit.evaluation(inputs.of(Evaluated), inputs.of(Discovered))
     else:
         heading = circuit.FOUND if inputs.skipped("discovery") else circuit.CHECKED
-        yield Section(heading=heading, sentences=(f"Not done: {missing.reason}",))
+        yield _not_done(heading, missing)
+
+
+def hypothesis(inputs: Inputs) -> Section:
+    """What the parts are claimed to do, tested, or why nothing was."""
+    skipped = inputs.skipped("scrubbing")
+    if skipped is None:
+        return scrubbing_section.section(inputs.of(Scrubbing))
+    return _not_done(scrubbing_section.HEADING, skipped)
 
 
 def red_team(inputs: Inputs) -> Section:
@@ -293,7 +305,11 @@ def red_team(inputs: Inputs) -> Section:
     skipped = inputs.skipped("redteam")
     if skipped is None:
         return redteam_section.section(inputs.of(RedTeam))
-    return Section(heading=redteam_section.HEADING, sentences=(f"Not done: {skipped.reason}",))
+    return _not_done(redteam_section.HEADING, skipped)
+
+
+def _not_done(heading: str, skipped: Skipped) -> Section:
+    return Section(heading=heading, sentences=(f"Not done: {skipped.reason}",))
 
 
 def _commands(origin: Mapping[str, Any]) -> str:

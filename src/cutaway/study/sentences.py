@@ -23,6 +23,8 @@ from cutaway.study.patching_sentences import main_heads, trail
 from cutaway.study.paths import Paths
 from cutaway.study.places import place_name
 from cutaway.study.redteam_section import verdict
+from cutaway.study.scrubbing import Scrubbing
+from cutaway.study.scrubbing_section import summary as hypothesis
 from cutaway.study.verdict import RedTeam
 from cutaway.study.words import listed, percent, plain, with_ends
 from cutaway.views.text import number
@@ -246,6 +248,8 @@ def summary(results: Iterable[object]) -> list[str]:
             found.append(trail(result))
         elif isinstance(result, Evaluated):
             found.append(circuit_held_out(result))
+        elif isinstance(result, Scrubbing):
+            found.append(hypothesis(result))
         elif isinstance(result, RedTeam):
             found.append(verdict(result))
     return found

@@ -34,6 +34,8 @@ class Settings:
     """How much of the behaviour a circuit has to keep: above 0, below 1."""
     controls: int = 30
     """The circuit is compared with so many random ones."""
+    scrub_examples: int = 32
+    """Hypotheses are tested on so many prompts."""
     attack_examples: int = 24
     """Each attack of the red team draws at most so many prompts."""
 

@@ -19,6 +19,7 @@ from cutaway.study.manifest import Manifest
 from cutaway.study.patching import Patching
 from cutaway.study.paths import Paths
 from cutaway.study.roles import Roles
+from cutaway.study.scrubbing import Scrubbing
 from cutaway.study.stage import Skipped
 from cutaway.study.verdict import RedTeam
 
@@ -87,6 +88,11 @@ class Study:
     def evaluation(self) -> Evaluated:
         """What the circuit is worth on held-out prompts."""
         return self._result("evaluation", Evaluated)
+
+    @property
+    def scrubbing(self) -> Scrubbing:
+        """A hypothesis about the behaviour, tested."""
+        return self._result("scrubbing", Scrubbing)
 
     @property
     def redteam(self) -> RedTeam:
