@@ -134,7 +134,8 @@ class Masked:
         )
         each = self.bytes_per_row(_width(tokens, resumed))
         if grown:
-            each += self._bytes_retained(tokens, kept, replacement, end, resumed)
+            # What is kept, and gradients of as much in the backward pass.
+            each += 2 * self._bytes_retained(tokens, kept, replacement, end, resumed)
         most = max(1, self.memory // each)
         rows, some = _pieces(len(end), most), _pieces(len(kept), max(1, most // len(end)))
 
