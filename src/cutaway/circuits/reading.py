@@ -6,10 +6,8 @@ weight. For n readers that is n norms, and one projection's FLOPs: head h needs 
 d_head rows. The readers' inputs are never asked of the model: sites `q`, `k`, `v`, `mlp_in` (and
 `attn_in` for the rotary key that latent attention shares) are given the result.
 
-- The norm before a part is found by trying the layer's own norms on a probe: the one that gives
-  what the part was seen to read is it. None, where the part reads the stream itself (OLMo 2).
-- Which rows of a (fused, packed) weight belong to which head is read off the port: the same view
-  that splits the projection's output splits the numbers 0, 1, 2, … of its rows.
+- The norm before a part, and which rows of a (fused, packed) weight are which head's, are read as
+  `model.weights` says. A part may have no norm and read the stream itself (OLMo 2).
 - A projection that is not a plain linear layer (quantised, adapted) is called once per reader.
 - Latent attention projects the input down before the heads' own projection; that is part of
   reading, and is done per reader as well.
@@ -20,7 +18,6 @@ is refused.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -30,10 +27,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway.circuits.graph import CircuitError, Graph, ReaderKind
+from cutaway.errors import ModelError
 from cutaway.model.model import Model
-from cutaway.model.ports import Heads, Latent, Packed, Passing, Port, plain_weight
+from cutaway.model.ports import Latent, Passing, Port, plain_weight
 from cutaway.model.run import Run
 from cutaway.model.sites import Site
+from cutaway.model.weights import norm_before, own_rows, picked
 
 Step = Callable[[Tensor], Tensor]
 
@@ -76,7 +75,7 @@ class Reading:
             return None
         weight = plain_weight(self.port.module)
         assert weight is not None
-        return _picked(weight, _own_rows(self.port, weight.shape[0]))
+        return picked(weight, own_rows(self.port, weight.shape[0]))
 
     def __call__(
         self, streams: Float[Tensor, "mask reader row position d_model"]
@@ -95,9 +94,9 @@ class Reading:
         weight, many = plain_weight(port.module), seen.shape[1]
         if weight is None:
             return self._one_by_one(port, seen)
-        own = _own_rows(port, weight.shape[0])
+        own = own_rows(port, weight.shape[0])
         found = einsum(
-            seen, _picked(weight, own), "m r b p d, r e d -> m b p r e"
+            seen, picked(weight, own), "m r b p d, r e d -> m b p r e"
         ).flatten(0, 1)  # fmt: skip
         bias: Tensor | None = getattr(port.module, "bias", None)
         assert own.shape[0] == many
@@ -111,23 +110,6 @@ class Reading:
             for reader in range(seen.shape[1])
         ]
         return torch.stack(found, dim=2)
-
-
-def _own_rows(port: Port, width: int) -> Tensor:
-    """(head, d_head): which entries of the projection's output are each head's."""
-    codec = copy.copy(port.codec)
-    if isinstance(codec, (Heads, Packed)):
-        codec.clip = None
-    numbers = torch.arange(width)[None, None]
-    return codec.view(numbers, Passing(batch=1, width=1))[0, 0]
-
-
-def _picked(weight: Tensor, own: Tensor) -> Tensor:
-    """The heads' weights as (head, d_head, d_in): a view where the rows lie together."""
-    first, flat = int(own[0, 0]), own.flatten()
-    if torch.equal(flat, torch.arange(first, first + len(flat))):
-        return weight[first : first + len(flat)].unflatten(0, tuple(own.shape))
-    return weight[own.to(weight.device)]
 
 
 class Readings:
@@ -179,23 +161,10 @@ class Readings:
 
     def _norm(self, layer: int, stream: Site, seen: Site) -> nn.Module | None:
         """The norm of this layer that turns one of the probe's tensors into the other."""
-        x, y = self._probe[stream], self._probe[seen]
-        if torch.equal(x, y):
-            return None
-        part = self._model.anatomy.layers[layer]
-        best: tuple[float, nn.Module] | None = None
-        for module in part.block.children():
-            if module in (part.attn, part.mlp) or any(True for _ in module.children()):
-                continue
-            if "norm" not in type(module).__name__.lower():
-                continue
-            with torch.no_grad():
-                error = _error(module.forward(x), y)
-            if best is None or error < best[0]:
-                best = error, module
-        if best is None:
-            raise self._refusal(seen, 1.0)
-        return best[1]
+        try:
+            return norm_before(self._model, self._probe, stream, seen)
+        except ModelError as error:
+            raise self._refusal(seen, 1.0) from error
 
     def _check(self, reading: Reading, layer: int) -> None:
         stream = self._probe[self.stream_site(reading)]

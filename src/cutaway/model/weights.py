@@ -35,6 +35,15 @@ def own_rows(port: Port, width: int) -> Int[Tensor, "*own"]:
     return codec.view(numbers, Passing(batch=1, width=1))[0, 0]
 
 
+def picked(weight: Float[Tensor, "d_out d_in"], own: Int[Tensor, "*own"]) -> Tensor:
+    """The rows of a weight, in the shape of their numbers: a view where they lie together."""
+    flat = own.flatten()
+    first, many = int(flat[0]), len(flat)
+    if torch.equal(flat, torch.arange(first, first + many)):
+        return weight[first : first + many].unflatten(0, tuple(own.shape))
+    return weight[own.to(weight.device)]
+
+
 def projection(model: Model, site: Site) -> Float[Tensor, "*own d_in"]:
     """The weight rows that make a site: (head, d_head, d_in) for `q`, `k` and `v`, (neuron, d_in)
     for `mlp_pre`.
@@ -43,7 +52,7 @@ def projection(model: Model, site: Site) -> Float[Tensor, "*own d_in"]:
     """
     port = next(port for port in model.ports if port.site == model.check_site(site))
     weight = _plain(model, port.module, site)
-    return weight[own_rows(port, weight.shape[0]).to(weight.device)]
+    return picked(weight, own_rows(port, weight.shape[0]))
 
 
 def output(model: Model, layer: int) -> Float[Tensor, "head d_head d_model"]:
