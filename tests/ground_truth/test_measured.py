@@ -48,6 +48,11 @@ def test_effects_find_constructed_circuits(name: str) -> None:
         assert np.isnan(row.megabytes) or 0 <= row.megabytes < 1000
 
 
+def test_learned_masks_find_a_constructed_circuit() -> None:
+    for row in rows(["fraction"], ["edge-pruning", "acdc"], examples=16):
+        assert (row.edges, row.nodes, row.precision) == (1.0, 1.0, 1.0), row
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_effects_find_trained_circuits(name: str) -> None:
     exact, path = rows([name], ["exact", "eap-ig"], examples=16)
@@ -140,3 +145,5 @@ def test_reports_as_tables() -> None:
     assert "| `true edges` | 4 |\n| `eap` | 4 |\n| `random` | 90 ✗ |" in text
     assert "| method | untrained | shuffled-answers | all |" in text
     assert "| `eap` | 0 of 1 | 1 of 1 | 1 of 2 |" in text
+    assert "| method | found | faithful | and beyond random ones | and of a behaviour |" in text
+    assert "| `eap` | 1 | 1 | 0 | 1 |" in text

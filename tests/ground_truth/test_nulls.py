@@ -1,11 +1,14 @@
 """Where there is nothing to be found nothing passes, and where there is a circuit it does."""
 
+import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from cutaway.behaviours.shuffle import other_answers
 from cutaway.circuits import discover, evaluate, top_n
 from cutaway.ground_truth import GroundTruthError, identity, known, nulls
 from cutaway.ground_truth.reported import Ready
@@ -63,6 +66,36 @@ def test_no_circuit_passes_in_null_cases() -> None:
     assert not [report for report in found if report.passed]
 
 
+def test_circuits_looked_for_in_null_cases_are_no_better_than_random_ones() -> None:
+    """The first three with an effect are searched, the fourth is refused; nothing passes."""
+    found = list(nulls(4, ["eap-ig"], searched=3))
+    assert [report.edges > 0 for report in found] == [True] * 3 + [False]
+    for report in found[:3]:
+        assert report.checks["faithful"]
+        assert not report.checks["random"]
+        assert not report.checks["answers"]
+    assert set(found[3].checks) < set(found[0].checks)
+
+
+def test_the_seed_draws_other_null_cases() -> None:
+    names = [
+        [report.case for report in nulls(2, ["random"], examples=8, searched=0, seed=seed)]
+        for seed in (0, 1)
+    ]
+    assert names == [["null-0", "null-1"], ["null-2", "null-3"]]
+
+
+def test_no_pair_keeps_its_own_place() -> None:
+    plain = trained("reverse", n=12, seed=2).behaviour
+    rows = tuple((row,) for row in range(12))
+    marked = replace(plain, answers=rows, wrong_answers=tuple((row + 12,) for row in range(12)))
+    for seed in range(20):
+        moved = other_answers(marked, random.Random(seed))
+        assert sorted(moved.answers) == list(rows)
+        assert [row + 12 for (row,) in moved.answers] == [row for (row,) in moved.wrong_answers]
+        assert all(one != other for one, other in zip(moved.answers, rows, strict=True))
+
+
 @pytest.mark.parametrize("seed", range(4, 7))
 def test_controls_made_first_are_those_of_any_circuit(seed: int) -> None:
     """So where one fails, a method's circuit would have failed as well."""
@@ -103,6 +136,8 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
         null("untrained", "srot")
     with pytest.raises(GroundTruthError, match=r"null cases is 1 or more; found 0"):
         nulls(0)
+    with pytest.raises(GroundTruthError, match=r"to search are 0 or more; found -1"):
+        nulls(3, searched=-1)
     with pytest.raises(GroundTruthError, match=r"on take 4 pairs; found 3"):
         known(["sort"], examples=3)
     with pytest.raises(GroundTruthError, match=r"no discovery method 'acdcc'; did you mean 'acdc'"):

@@ -51,6 +51,16 @@ Nulls = Annotated[
         "answers), and on the models, and count those that pass their evaluation.",
     ),
 ]
+Searched = Annotated[
+    int,
+    typer.Option(
+        "--searched",
+        min=0,
+        metavar="N",
+        help="A null case without a behaviour is refused before any search, which says nothing of "
+        "a method; in the first N that have an effect a circuit is looked for all the same.",
+    ),
+]
 Out = Annotated[
     str,
     typer.Option("--out", "-o", metavar="FILE", help="Where every row is written: .csv or .json."),
@@ -71,6 +81,7 @@ def ground_truth(
     models: Models = None,
     examples: Examples = 50,
     nulls: Nulls = 0,
+    searched: Searched = 12,
     seed: options.Seed = 0,
     out: Out = "cutaway-ground-truth.json",
     markdown: Markdown = None,
@@ -93,7 +104,7 @@ def ground_truth(
     page = None if markdown is None else Path(markdown)
     if page is not None:
         work.check_page(page, "ground-truth")
-    found = _run(names, examples, nulls, seed, target)
+    found = _run(names, examples, (nulls, searched), seed, target)
     print(found.text())
     print(f"\nSaved: {target}")
     if page is not None:
@@ -109,8 +120,8 @@ def _split(names: str | None) -> list[str] | None:
 
 
 def _run(
-    names: tuple[list[str] | None, list[str] | None], examples: int, nulls: int, seed: int,
-    target: Path,
+    names: tuple[list[str] | None, list[str] | None], examples: int, nulls: tuple[int, int],
+    seed: int, target: Path,
 ) -> GroundTruth:  # fmt: skip
     """Everything that was asked for, going on where an interrupted run stopped."""
     from transformers.utils import logging
@@ -131,11 +142,14 @@ def _run(
             scored = work.measure(models, methods, examples=examples, seed=seed, journal=journal)
             rows = _counted(bars, "known circuits", scored, many)
             reports: list[Report] = []
-            if nulls:
+            if nulls[0]:
                 cases = work.known(models, methods, examples=examples, seed=seed, journal=journal)
                 reports += _counted(bars, "their reports", cases, many)
-                cases = work.nulls(nulls, methods, examples=examples, journal=journal)
-                reports += _counted(bars, "null cases", cases, nulls * len(methods))
+                cases = work.nulls(
+                    nulls[0], methods, examples=examples, searched=nulls[1], seed=seed,
+                    journal=journal,
+                )  # fmt: skip
+                reports += _counted(bars, "null cases", cases, nulls[0] * len(methods))
         except BaseException as error:
             if not journal.count:
                 journal.remove()

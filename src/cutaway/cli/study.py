@@ -80,8 +80,8 @@ def study(
 
     Measures the behaviour from outside, reads each layer with the logit lens, attributes the answer
     to the model's parts, patches every head, MLP and layer, estimates every head at every place
-    from gradients, follows the paths back from the logits, finds the smallest circuit that keeps the
-    behaviour, evaluates it on held-out prompts, tests the built-in hypothesis, attacks what was
+    from gradients, follows the paths back from the logits, finds the smallest circuit that keeps
+    the behaviour, evaluates it on held-out prompts, tests the built-in hypothesis, attacks what was
     found, and writes report.html.
 
     Every stage is saved as it finishes: after Ctrl-C the same command goes on where it stopped, and

@@ -12,6 +12,9 @@ made first: where one fails, or the total effect is about zero, no circuit could
 looked for. On `NULLS` (drawn with one seed each, the kinds and programs in turn) what passes is a
 false positive; on the models whose circuit is known it is what should pass, so that controls that
 let nothing pass are seen as well.
+
+Null cases that are refused so say nothing about a method. In the first few of them that have an
+effect (`searched`) a circuit is looked for all the same, and goes through every control.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class Report:
     true: int
     """How many edges are true; 0 in a null case."""
     edges: int
-    """How many edges the reported circuit has; 0 when none was looked for."""
+    """How many edges the circuit has; 0 when none was looked for, or none was found."""
     checks: Mapping[str, bool]
     """Whether it held, for each control that was made; empty for a total effect of about zero."""
 
@@ -74,27 +77,31 @@ class Report:
 
 
 def nulls(
-    many: int, methods: Sequence[str] | None = None, *, examples: int = 50,
-    journal: Journal | None = None,
+    many: int, methods: Sequence[str] | None = None, *, examples: int = 50, searched: int = 12,
+    seed: int = 0, journal: Journal | None = None,
 ) -> Iterator[Report]:  # fmt: skip
-    """What each method reports on so many null cases, whose seeds count from 0.
+    """What each method reports on so many null cases.
+
+    A circuit is looked for, whatever the first controls say, in the first `searched` of them that
+    have an effect. The cases of another `seed` are others.
 
     Raises:
         GroundTruthError: a name is not known, or a number is too small.
     """
     if many < 1:
         raise GroundTruthError(f"The number of null cases is 1 or more; found {many}.")
+    if searched < 0:
+        raise GroundTruthError(f"The null cases to search are 0 or more; found {searched}.")
     kinds = list(NULLS)
 
-    def made(seed: int) -> Callable[[], Organism]:
-        kind, name = kinds[seed % len(kinds)], TRAINED[seed // len(kinds) % len(TRAINED)]
-        return lambda: null(kind, name, n=examples, seed=seed)
+    def case(own: int) -> _Case:
+        kind, name = kinds[own % len(kinds)], TRAINED[own // len(kinds) % len(TRAINED)]
+        return _Case(
+            kind=kind, name=f"null-{own}", make=lambda: null(kind, name, n=examples, seed=own)
+        )
 
-    cases = [
-        _Case(kind=kinds[seed % len(kinds)], name=f"null-{seed}", make=made(seed))
-        for seed in range(many)
-    ]
-    return _reports(cases, choose_methods(methods), examples, journal)
+    cases = [case(seed * many + one) for one in range(many)]
+    return _reports(cases, choose_methods(methods), examples, journal, searched=searched)
 
 
 def known(
@@ -117,21 +124,35 @@ def known(
 
 
 def _reports(
-    cases: Sequence[_Case], methods: Sequence[str], examples: int, journal: Journal | None
-) -> Iterator[Report]:
+    cases: Sequence[_Case], methods: Sequence[str], examples: int, journal: Journal | None,
+    *, searched: int = 0,
+) -> Iterator[Report]:  # fmt: skip
     if examples < 4:
         raise GroundTruthError(f"Halves to find and to check on take 4 pairs; found {examples}.")
-    return (report for case in cases for report in _on_one(case, methods, journal))
+    return _one_by_one(cases, methods, journal, searched)
 
 
-def _on_one(case: _Case, methods: Sequence[str], journal: Journal | None) -> Iterator[Report]:
+def _one_by_one(
+    cases: Sequence[_Case], methods: Sequence[str], journal: Journal | None, left: int
+) -> Iterator[Report]:
+    for case in cases:
+        has_effect = False
+        for report in _on_one(case, methods, journal, always=left > 0):
+            has_effect = has_effect or bool(report.checks)
+            yield report
+        left -= has_effect
+
+
+def _on_one(
+    case: _Case, methods: Sequence[str], journal: Journal | None, *, always: bool
+) -> Iterator[Report]:
     ready: Ready | None = None
     for method in methods:
-        key = f"reported/{case.name}/{method}"
+        key = f"{'searched' if always else 'reported'}/{case.name}/{method}"
         kept = None if journal is None else journal.finished(key)
         if kept is None:
             ready = ready or Ready(case.make())
-            edges, checks = ready.reported(method)
+            edges, checks = ready.reported(method, always=always)
             sizes = {"true": np.array(ready.true), "edges": np.array(edges)}
             kept = sizes | {name: np.array(passed) for name, passed in checks.items()}
             if journal is not None:
@@ -159,15 +180,18 @@ class Ready:
         of_any = ["prefers", *(test.name for test in found.background)]
         self.background = {name: found.checks[name].passed for name in of_any}
 
-    def reported(self, method: str) -> tuple[int, dict[str, bool]]:
-        """The size of the circuit that is reported, and the controls that were made."""
-        if not self.background or not all(self.background.values()):
+    def reported(self, method: str, *, always: bool = False) -> tuple[int, dict[str, bool]]:
+        """The size of the circuit that is reported, and the controls that were made.
+
+        `always` looks for one also where the first controls fail, if there is an effect.
+        """
+        if not self.background or not (always or all(self.background.values())):
             return 0, self.background
         scores = discover(self.on, self.found, method)
         grow = partial(greedy, by=RANKED_BY[method])
         try:
             circuit = smallest(self.on, self.found, scores, grow=grow, metric=self.found.metric)
         except NoEffectError:
-            return 0, {}
+            return 0, self.background
         checks = evaluate(self.on, self.held_out, circuit, quick=True).checks
         return len(circuit), {name: check.passed for name, check in checks.items()}

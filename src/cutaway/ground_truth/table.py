@@ -25,6 +25,7 @@ _COST = "Time and memory, mean over the models"
 _SIZES = "Edges of the reported circuit ({what}), {kind} models"
 _FAILS = "✗ where it does not pass"
 _NULLS = "Circuits that pass, null cases"
+_SEARCHED = "Circuits that were looked for, null cases"
 _SUFFIXES = (".csv", ".json")
 
 
@@ -66,6 +67,8 @@ class GroundTruth:
         none = [report for report in self.reports if report.kind not in KINDS]
         if none:
             found[_NULLS] = _passed(none)
+        if any(report.edges for report in none):
+            found[_SEARCHED] = _searched(none)
         return found
 
     def text(self) -> str:
@@ -182,6 +185,21 @@ def _passed(reports: Sequence[Report]) -> pd.DataFrame:
     }
     kinds = [*dict.fromkeys(report.kind for report in reports), "all"]
     return pd.DataFrame.from_dict(counts, orient="index")[kinds].fillna("–")
+
+
+def _searched(reports: Sequence[Report]) -> pd.DataFrame:
+    """For each method, the circuits that it found in null cases, and how many pass which check."""
+    lines: dict[str, dict[str, int]] = {}
+    for method in dict.fromkeys(report.method for report in reports):
+        found = [one for one in reports if one.method == method and one.edges]
+        held = [{name for name, passed in one.checks.items() if passed} for one in found]
+        lines[method] = {
+            "found": len(found),
+            "faithful": sum("faithful" in names for names in held),
+            "and beyond random ones": sum(names >= {"faithful", "random"} for names in held),
+            "and of a behaviour": sum(one.passed for one in found),
+        }
+    return pd.DataFrame.from_dict(lines, orient="index")
 
 
 def _markdown(table: pd.DataFrame) -> str:

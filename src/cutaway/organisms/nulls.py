@@ -3,14 +3,15 @@
 | kind | model | prompts |
 |---|---|---|
 | `untrained` | the random start from which a trained organism set out | the program's pairs |
-| `shuffled-answers` | a trained organism | each pair has the answers of another |
+| `shuffled-answers` | a trained organism | each pair has the answers of another pair |
 | `shuffled-pairs` | a trained organism | the same, and each clean prompt is held against the |
 |                  |                   | corrupt prompt of another pair of its length |
 
 An untrained model computes something, and prompts with shuffled answers move its logits, so the
 metric has an effect in every one of them, by chance of one sign or the other. What is missing is
 the behaviour: the answers have nothing to do with the prompts, or the model nothing to do with
-the answers. (With other corrupt prompts but its own answers a pair is no null: that is resampling,
+the answers. (Two pairs may have the same answers: of few different ones, some prompts are given
+what they had. With other corrupt prompts but its own answers a pair is no null: that is resampling,
 and the model does what it always does.)
 """
 
@@ -22,6 +23,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from cutaway.behaviours.behaviour import Behaviour
+from cutaway.behaviours.shuffle import displaced, other_answers
 from cutaway.model.load import open_model
 from cutaway.organisms.organism import Organism, OrganismError, constructed
 from cutaway.organisms.shipped import trained
@@ -50,12 +52,12 @@ def _untrained(name: str, n: int, seed: int) -> Organism:
 
 def _shuffled_answers(name: str, n: int, seed: int) -> Organism:
     found = trained(name, n=n, seed=seed)
-    return replace(found, behaviour=_other_answers(found.behaviour, random.Random(seed)))
+    return replace(found, behaviour=other_answers(found.behaviour, random.Random(seed)))
 
 
 def _shuffled_pairs(name: str, n: int, seed: int) -> Organism:
     found, draw = trained(name, n=n, seed=seed), random.Random(seed)
-    behaviour = _other_corrupt(_other_answers(found.behaviour, draw), draw)
+    behaviour = _other_corrupt(other_answers(found.behaviour, draw), draw)
     return replace(found, behaviour=behaviour)
 
 
@@ -70,23 +72,14 @@ NULLS: Mapping[str, Callable[[str, int, int], Organism]] = MappingProxyType(
 seed."""
 
 
-def _other_answers(behaviour: Behaviour, draw: random.Random) -> Behaviour:
-    order = draw.sample(range(len(behaviour)), len(behaviour))
-    return replace(
-        behaviour,
-        answers=tuple(behaviour.answers[row] for row in order),
-        wrong_answers=tuple(behaviour.wrong_answers[row] for row in order),
-    )
-
-
 def _other_corrupt(behaviour: Behaviour, draw: random.Random) -> Behaviour:
     by_length: dict[int, list[int]] = {}
     for row, length in enumerate(behaviour.clean.lengths.tolist()):
         by_length.setdefault(length, []).append(row)
     order = list(range(len(behaviour)))
     for rows in by_length.values():
-        for row, other in zip(rows, draw.sample(rows, len(rows)), strict=True):
-            order[row] = other
+        for row, other in zip(rows, displaced(len(rows), draw), strict=True):
+            order[row] = rows[other]
     return replace(
         behaviour,
         corrupt=behaviour.corrupt.rows(order),

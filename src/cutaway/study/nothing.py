@@ -4,7 +4,7 @@ The same discovery, choice of size and evaluation as in the study, on:
 
 - the untrained twin: the same architecture and tokenizer, with weights drawn anew as before
   training. It moves its logits when prompts change, and means nothing by it;
-- shuffled answers: the model and its prompts, each with the answers of another.
+- shuffled answers: the model and its prompts, each with the answers of another pair.
 
 Nothing is found when no circuit keeps the effect, when there is no effect, or when the circuit does
 not pass the controls of its evaluation on the held-out prompts (`cutaway.circuits.evaluation`).
@@ -13,13 +13,13 @@ not pass the controls of its evaluation on the held-out prompts (`cutaway.circui
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterator
-from dataclasses import replace
 
-import numpy as np
 import torch
 
 from cutaway.behaviours import Behaviour
+from cutaway.behaviours.shuffle import other_answers
 from cutaway.circuits import CircuitError, Masked, discover, evaluate, smallest, top_n
 from cutaway.errors import ModelError
 from cutaway.model import Model, open_model
@@ -39,7 +39,8 @@ def nothing(
         return search(on, *sides, metric=metric, kept=kept, seed=seed)
 
     yield "control", "the untrained twin", lambda: searched(twin(model, seed), (train, check))
-    shuffles = shuffled(train, seed), shuffled(check, seed)
+    draw = random.Random(seed)
+    shuffles = other_answers(train, draw), other_answers(check, draw)
     yield "control", "shuffled answers", lambda: searched(model, shuffles)
 
 
@@ -86,13 +87,3 @@ def twin(model: Model, seed: int) -> Model:
     )
     found.name = f"{model.name}, untrained"
     return found
-
-
-def shuffled(behaviour: Behaviour, seed: int) -> Behaviour:
-    """The same prompts, each with the answers of another."""
-    order = np.random.default_rng(seed).permutation(len(behaviour)).tolist()
-    return replace(
-        behaviour,
-        answers=tuple(behaviour.answers[row] for row in order),
-        wrong_answers=tuple(behaviour.wrong_answers[row] for row in order),
-    )
