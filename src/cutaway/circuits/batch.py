@@ -36,7 +36,7 @@ class Batch:
     ) -> None:
         """Runs the clean prompts once, and the replacement's once where it has any."""
         self.on, self.rows, self.where, self.metric = on, rows, where, metric
-        self.tokens = rows.clean.to(on.model.device)
+        self.tokens = on.model.checked(rows.clean)
         self.end = self.tokens.labels["end"]
         split = on.graph.alone
         run = run_streams(on.model, self.tokens, sites(on.model, split))

@@ -42,6 +42,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from cutaway.circuits.checks import whole_number
 from cutaway.circuits.graph import CircuitError, Graph
 from cutaway.circuits.places import Places
 from cutaway.circuits.reading import Reading, Readings
@@ -93,7 +94,8 @@ class Masked:
         self.model, self.graph = model, Graph.of(model) if graph is None else graph
         self.graph.check(model)
         self.readings = Readings(model, self.graph)
-        self.memory = min(_MOST, free_memory(model.device) // 2) if memory is None else memory
+        most = min(_MOST, free_memory(model.device) // 2)
+        self.memory = most if memory is None else whole_number("memory", memory, 1)
         self._retained: dict[tuple[int, int], int] = {}
 
     @classmethod

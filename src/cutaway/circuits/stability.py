@@ -23,10 +23,11 @@ import pandas as pd
 import xarray as xr
 
 from cutaway.behaviours.behaviour import Behaviour
+from cutaway.circuits.checks import whole_number
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.graph import CircuitError, Graph
 from cutaway.circuits.scores import EdgeScores
-from cutaway.measure.batches import Progress
+from cutaway.measure.batches import Progress, whole
 from cutaway.measure.result import Result
 
 Select = Callable[[EdgeScores], Circuit]
@@ -153,12 +154,13 @@ def rediscovery(
 
 def _counts(n: int, draws: int, seed: int) -> np.ndarray:
     """(draw, example): how often each draw holds each example."""
-    if n < 2 or draws < 1:
+    if n < 2 or (whole(draws) or 0) < 1:
         raise CircuitError(
             "Stability resamples two or more examples one or more times; found "
             f"{n} examples and {draws} draws."
         )
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    generator = np.random.default_rng(whole_number("seed", seed, 0))
+    return generator.multinomial(n, np.full(n, 1 / n), size=draws)
 
 
 def _counted(circuit: Circuit, drawn: list[Circuit], scores: EdgeScores, seed: int) -> Stability:

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from cutaway.circuits.attribution import Attribution, Slopes
 from cutaway.circuits.batch import Batch
-from cutaway.circuits.discovery.eap_ig import INPUT, Between, check_steps, middles
+from cutaway.circuits.checks import whole_number
+from cutaway.circuits.discovery.eap_ig import INPUT, Between, middles
 from cutaway.circuits.discovery.setting import Setting, Step
 from cutaway.circuits.graph import Graph
 from cutaway.model.sites import Site
@@ -32,7 +33,7 @@ from cutaway.model.sites import Site
 
 def eap_ig_activations(setting: Setting, *, steps: int = 5) -> np.ndarray:
     """(edge, example)."""
-    check_steps(steps)
+    steps = whole_number("steps", steps, 1)
     attribution = Attribution(setting.on)
 
     def scores(batch: Batch, step: Step) -> Tensor:

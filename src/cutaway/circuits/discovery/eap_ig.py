@@ -29,6 +29,7 @@ from torch import Tensor
 
 from cutaway.circuits.attribution import Attribution, Slopes
 from cutaway.circuits.batch import Batch
+from cutaway.circuits.checks import whole_number
 from cutaway.circuits.discovery.setting import Setting, Step
 from cutaway.circuits.graph import CircuitError
 from cutaway.model.ports import Passing
@@ -40,7 +41,7 @@ INPUT = Site("resid_pre", 0)
 
 def eap_ig(setting: Setting, *, steps: int = 5) -> np.ndarray:
     """(edge, example)."""
-    check_steps(steps)
+    steps = whole_number("steps", steps, 1)
     if setting.replacement.ablation not in ("counterfactual", "resample"):
         raise CircuitError(
             f"The ablation {setting.replacement.ablation!r} replaces the input by what no prompt "
@@ -59,12 +60,6 @@ def eap_ig(setting: Setting, *, steps: int = 5) -> np.ndarray:
         return total
 
     return setting.over_batches(scores, steps)
-
-
-def check_steps(steps: int) -> None:
-    """Refuse a number of steps that is not one."""
-    if isinstance(steps, bool) or steps < 1:
-        raise CircuitError(f"steps must be a whole number of 1 or more; found {steps!r}.")
 
 
 def middles(steps: int) -> list[float]:

@@ -33,6 +33,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.circuits.batch import Batch
+from cutaway.circuits.checks import whole_number
 from cutaway.circuits.discovery.setting import Setting
 from cutaway.circuits.graph import CircuitError
 
@@ -63,17 +64,14 @@ class Learner:
     """What the penalty weighs by, learned upwards, where it has weights."""
 
     def __post_init__(self) -> None:
-        steps, rate = self.steps, self.rate
-        if isinstance(steps, bool) or steps < 1 or not rate > 0:
-            raise CircuitError(
-                "steps is a whole number of 1 or more, and rate above 0; found "
-                f"{steps!r} and {rate!r}."
-            )
+        self.steps = whole_number("steps", self.steps, 1)
+        if not self.rate > 0:
+            raise CircuitError(f"rate must be above 0; found {self.rate!r}.")
         self.alpha = torch.full((int(self.unit.max()) + 1,), _START, requires_grad=True)
         groups: list[dict[str, object]] = [{"params": [self.alpha]}]
         if self.weights is not None:
             groups.append({"params": [self.weights], "maximize": True})
-        self.adam = torch.optim.Adam(groups, lr=rate)
+        self.adam = torch.optim.Adam(groups, lr=self.rate)
         self.parts = list(_parts(list(self.setting.batches())))
 
     def learn(self) -> Float[Tensor, " unit"]:

@@ -16,15 +16,14 @@ import numpy as np
 import torch
 
 from cutaway.circuits.batch import Batch
-from cutaway.circuits.discovery.eap_ig import check_steps, middles
+from cutaway.circuits.checks import whole_number
+from cutaway.circuits.discovery.eap_ig import middles
 from cutaway.circuits.discovery.setting import Setting, Step
 
 
 def mask_gradient(setting: Setting, *, steps: int = 5) -> np.ndarray:
     """(edge, example)."""
-    if steps != 0:
-        check_steps(steps)
-    points = middles(steps) or [1.0]
+    points = middles(whole_number("steps", steps, 0)) or [1.0]
 
     def scores(batch: Batch, step: Step) -> torch.Tensor:
         total = torch.zeros(())
