@@ -39,6 +39,7 @@ from cutaway.behaviours.metrics import (
     at_least_float32,
 )
 from cutaway.circuits.batch import Batch
+from cutaway.circuits.checks import check_prompts, whole_number
 from cutaway.circuits.circuit import By, Circuit, top_n
 from cutaway.circuits.discovery.discover import checked_metric
 from cutaway.circuits.graph import CircuitError, Graph
@@ -233,7 +234,8 @@ def measured(
     """
     on = Masked.of(model)
     chosen, n = checked_metric(behaviour, metric), len(behaviour)
-    size = batch_size_for(on.model, behaviour, batch_size)
+    check_prompts(on.model, behaviour)
+    size, seed = batch_size_for(on.model, behaviour, batch_size), whole_number("seed", seed, 0)
     instead = replacement(on, behaviour, ablation, kept, seed=seed, batch_size=size)
     distinct, among = _distinct(on.graph, kept, instead.ablation)
     masks = torch.as_tensor(distinct, dtype=torch.float32)
@@ -273,7 +275,7 @@ def _preference(
     used, place = known.ids.unique(return_inverse=True)
     weights = torch.zeros(len(known.ids), len(used)).scatter_add_(1, place, known.weights)
     seen = at_least_float32(logits[:, used.to(logits.device)]).cpu()
-    return (seen @ weights.T).numpy()
+    return (seen @ weights.to(seen).T).numpy()
 
 
 def check_gap(clean: np.ndarray, ablated: np.ndarray, behaviour: Behaviour) -> None:

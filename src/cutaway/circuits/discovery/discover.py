@@ -38,6 +38,7 @@ import xarray as xr
 
 from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.metrics import METRICS, Metric
+from cutaway.circuits.checks import check_prompts, whole_number
 from cutaway.circuits.circuit import By
 from cutaway.circuits.discovery.acdc import acdc
 from cutaway.circuits.discovery.activations import eap_ig_activations
@@ -149,7 +150,9 @@ def discover(
     found = _method(method, options)
     chosen = checked_metric(behaviour, _OWN_METRIC.get(method) if metric is None else metric)
     _check_metric(chosen, method)
+    seed = whole_number("seed", seed, 0)
     on = Masked.of(model, graph, memory=memory)
+    check_prompts(on.model, behaviour)
     together = _granularity(on.graph, method, granularity)
     settings = {"method": method, "ablation": ablation, "metric": chosen.name, "seed": seed,
                 "granularity": together, **on.graph.split}  # fmt: skip
