@@ -1,5 +1,7 @@
 """From scores to circuits, and what dangles."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from cutaway.circuits import (
     CircuitError,
     EdgeScores,
     Graph,
+    curve,
     discover,
     greedy,
     threshold,
@@ -142,6 +145,67 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
         Circuit(graph=SMALL, kept=np.ones((8, 4), dtype=bool))
     with pytest.raises(CircuitError, match="There is no edge 'm0->m0'"):
         Circuit.of(SMALL, ["m0->m0"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda: Circuit(graph=SMALL, kept=np.zeros((8, 4))), "found 'ndarray' of float64"),
+        (lambda: Circuit(graph=SMALL, kept=torch.zeros(8, 4) > 0), "found 'Tensor' of torch.bool"),
+        (lambda: Circuit(graph=SMALL, kept=[[True]]), "found 'list'"),
+        (lambda: Circuit.of(SMALL, [3]), "3 is not an edge"),
+        (lambda: top_n(CHAIN, 2.5), "0 to 13 edges; found 2.5"),
+        (lambda: top_n(CHAIN, "2"), "0 to 13 edges; found '2'"),
+        (lambda: greedy(CHAIN, 2.5), "0 to 13 edges; found 2.5"),
+        (lambda: greedy(CHAIN, True), "0 to 13 edges; found True"),
+        (lambda: threshold(CHAIN, float("nan")), "must have is a number; found nan"),
+        (lambda: threshold(CHAIN, "1"), "must have is a number; found '1'"),
+        (lambda: top_n(by_name(v0=np.nan, ml=1.0), 2), "1 of 13 edges have a score that is not"),
+        (lambda: greedy(by_name(v0=np.nan), 2, by="score"), "1 of 13 edges have a score that"),
+        (lambda: threshold(by_name(v0=np.nan), 0.5, granularity="nodes"), "1 of 4 nodes have"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_values_of_another_kind_are_refused_in_a_sentence(
+    wrong: Callable[[], object], sentence: str
+) -> None:
+    with pytest.raises(CircuitError, match=sentence):
+        wrong()
+
+
+def test_whole_numbers_of_numpy_are_sizes() -> None:
+    assert names(top_n(CHAIN, np.int64(2))) == names(top_n(CHAIN, 2))
+    assert names(threshold(CHAIN, np.float32(2.0))) == names(threshold(CHAIN, 2))
+
+
+def test_an_edge_that_supports_the_behaviour_lowers_a_loss() -> None:
+    effects = replace(CHAIN, method="exact")
+    loss = replace(effects, metric="kl")
+    turned = replace(loss, values=-CHAIN.values)
+    assert names(top_n(turned, 3, by="score")) == names(top_n(effects, 3, by="score"))
+    assert names(greedy(turned, 3, by="score")) == names(greedy(effects, 3, by="score"))
+    assert names(threshold(turned, 1, by="score")) == names(threshold(effects, 1, by="score"))
+    best = top_n(effects, 2, by="score", granularity="nodes")
+    assert names(top_n(turned, 2, by="score", granularity="nodes")) == names(best)
+    assert names(top_n(loss, 1, by="score")) == {"a0.h0->m0"}
+    # The damage that ACDC measures has a sign of its own, and a metric of one's own has its ends.
+    learned = replace(CHAIN, method="acdc", metric="kl")
+    assert names(top_n(learned, 1, by="score")) == {"input->a0.h1<v>"}
+    own = replace(effects, metric="mine")
+    falls = replace(own, clean=own.ablated, ablated=own.clean)
+    assert (own.loss, falls.loss, learned.loss, loss.loss) == (False, True, False, True)
+
+
+def test_circuits_by_kl_keep_what_the_model_does(pairs: Behaviour) -> None:
+    """The edges that support it most come first, so that few of them keep more than the others."""
+    on = masked("gpt2")
+    found = discover(on, pairs, "exact", metric="kl")
+    sizes = curve(on, pairs, found, sizes=(0.3, 1.0), by="score")
+    worst = curve(on, pairs, replace(found, values=-found.values), sizes=(0.3, 1.0), by="score")
+    kept, lost = (float(one.faithfulness["mean"][0]) for one in (sizes, worst))
+    assert kept > 0.3 > lost
+    lowest = int(np.argmin(found.mean.to_numpy()))
+    assert top_n(found, 1, by="score").edges == (found.graph.edges[lowest],)
 
 
 def test_circuits_of_whole_parts(pairs: Behaviour) -> None:

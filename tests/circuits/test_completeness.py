@@ -1,5 +1,6 @@
 """Integrated scores add up to the total effect, on every family; what is missing is a jump."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from tests.circuits.each_family import EVEN, batch, masked
 from tests.model.variants import VARIANTS
 
-from cutaway.circuits import discover
+from cutaway.circuits import NoEffectError, discover
 from cutaway.circuits.attribution import Attribution, Slopes
 from cutaway.circuits.discovery.eap_ig import INPUT, Between, middles
 from cutaway.model.run import Recorder
@@ -66,3 +67,10 @@ def test_completeness_is_of_methods_that_share_the_effect_out() -> None:
     assert np.isnan(discover(on, EVEN, "exact").completeness)
     few = discover(on, EVEN, "eap-ig", steps=1)
     assert abs(few.completeness - 1) > abs(discover(on, EVEN, "eap-ig", steps=32).completeness - 1)
+
+
+def test_nothing_is_a_share_of_no_effect() -> None:
+    found = discover(masked("gpt2"), EVEN, "eap-ig", steps=1)
+    for ablated in (found.clean, found.clean * 1.001):
+        with pytest.raises(NoEffectError, match="total effect of about zero"):
+            replace(found, ablated=ablated).completeness  # noqa: B018

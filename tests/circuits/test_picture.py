@@ -1,5 +1,7 @@
 """A circuit's picture holds the edges of the circuits that were measured, in their order."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -98,6 +100,16 @@ def test_scores_are_named_for_what_they_are() -> None:
     sizes = faithful([0.1, 1.0])
     assert view(scores("eap-ig"), sizes).score_name == "effect on logit_diff"
     assert view(scores("acdc"), sizes).score_name == "acdc score"
+
+
+def test_edges_that_support_a_behaviour_are_positive_whatever_the_metric() -> None:
+    found = scores("exact")
+    sizes = faithful([0.1, 1.0], "score")
+    seen = view(found, sizes)
+    loss = view(replace(found, metric="kl", values=-found.values), sizes)
+    assert [edge.score for edge in loss.ranked] == [edge.score for edge in seen.ranked]
+    assert loss.shows == seen.shows
+    assert loss.score_name == "rise of kl without it"
 
 
 def test_edges_split_by_position_say_where_and_run_side_by_side() -> None:

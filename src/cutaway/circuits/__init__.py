@@ -4,10 +4,11 @@ from cutaway.circuits.circuit import Circuit, greedy, threshold, top_n
 from cutaway.circuits.compare import compare
 from cutaway.circuits.comparison import Comparison
 from cutaway.circuits.crossing import Crossing, cross
-from cutaway.circuits.discovery import METHODS, RANKED_BY, discover
+from cutaway.circuits.discovery import METHODS, discover
+from cutaway.circuits.effects import RANKED_BY, NoEffectError
 from cutaway.circuits.evaluate import evaluate
 from cutaway.circuits.evaluation import Check, Evaluation
-from cutaway.circuits.faithfulness import SIZES, Curve, NoEffectError, Ratio, curve
+from cutaway.circuits.faithfulness import SIZES, Curve, Ratio, curve
 from cutaway.circuits.features import Case, Feature, Function
 from cutaway.circuits.graph import CircuitError, Edge, Granularity, Graph, Reader, Writer
 from cutaway.circuits.hypotheses import Hypothesis, Node

@@ -2,7 +2,7 @@
 
 | selection | which edges |
 |---|---|
-| `top_n` | the n with the largest score, by magnitude or signed |
+| `top_n` | the n with the largest score, by magnitude or signed (see `By`) |
 | `threshold` | all whose score is at least so large |
 | `greedy` | from the logits backwards: the best edge that ends in a part already in |
 
@@ -22,8 +22,9 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import networkx as nx
 import numpy as np
@@ -32,13 +33,11 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
+from cutaway.circuits.effects import By
 from cutaway.circuits.exports import Record, from_networkx, read, to_networkx, write
 from cutaway.circuits.graph import CircuitError, Edge, Granularity, Graph, feeders, follow
 from cutaway.circuits.scores import EdgeScores, check_model
 from cutaway.model.model import Model
-
-By = Literal["magnitude", "score"]
-"""Whether edges are ranked by the size of their score, or by the score itself."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +52,13 @@ class Circuit:
     """How it was found, on which model."""
 
     def __post_init__(self) -> None:
+        kept = cast("object", self.kept)
+        if not isinstance(kept, ndarray) or kept.dtype != bool:
+            of = f" of {kept.dtype}" if isinstance(kept, ndarray | Tensor) else ""
+            raise CircuitError(
+                "A circuit is given as a NumPy array of True and False; found "
+                f"'{type(kept).__name__}'{of}."
+            )
         if self.kept.shape != self.graph.valid.shape:
             raise CircuitError(
                 f"A circuit of this graph is a matrix of the shape {self.graph.valid.shape}; "
@@ -176,7 +182,7 @@ def top_n(
 
     With another granularity: all edges out of the `n` best heads and MLPs, or whole parts.
     """
-    ranked = _ranked(scores, by, granularity)
+    ranked = in_order(scores, by, granularity)
     _check_size(len(ranked), n, granularity)
     chosen = np.zeros(len(ranked), dtype=bool)
     chosen[np.argsort(-ranked, kind="stable")[:n]] = True
@@ -189,7 +195,9 @@ def threshold(
     prune: bool = False,
 ) -> Circuit:  # fmt: skip
     """Every edge whose score is at least `least`; or all edges out of such heads and MLPs."""
-    chosen = _ranked(scores, by, granularity) >= least
+    if not isinstance(cast("object", least), Real) or np.isnan(least):
+        raise CircuitError(f"The least score that an edge must have is a number; found {least!r}.")
+    chosen = in_order(scores, by, granularity) >= least
     settings = {"selection": "threshold", "least": least, "by": by, "granularity": granularity}
     return _made(scores, _edges_of(scores.graph, chosen, granularity), settings, prune=prune)
 
@@ -199,7 +207,7 @@ def greedy(scores: EdgeScores, n: int, *, by: By = "magnitude") -> Circuit:
     graph = scores.graph
     _check_size(len(graph), n, "edges")
     ranked = np.full(graph.valid.shape, -np.inf)
-    ranked[graph.valid] = _ranked(scores, by, "edges")
+    ranked[graph.valid] = in_order(scores, by)
     feeding = feeders(graph)
     kept = np.zeros(graph.valid.shape, dtype=bool)
     opened, heap = set[int](), list[tuple[float, int, int]]()
@@ -220,11 +228,25 @@ def greedy(scores: EdgeScores, n: int, *, by: By = "magnitude") -> Circuit:
     return _made(scores, kept, {"selection": "greedy", "n": n, "by": by}, prune=False)
 
 
-def _ranked(scores: EdgeScores, by: str, granularity: Granularity) -> np.ndarray:
+def in_order(
+    scores: EdgeScores, by: By, granularity: Granularity = "edges"
+) -> Float[ndarray, " unit"]:
+    """By what edges or units are ranked, the largest first.
+
+    Raises `CircuitError` for another `by`, and where a score is not a number.
+    """
     if by not in ("magnitude", "score"):
         raise CircuitError(f"Edges are ranked by 'magnitude' or 'score'; found {by!r}.")
-    mean = scores.mean if granularity == "edges" else scores.units(granularity)
-    return np.abs(mean.to_numpy()) if by == "magnitude" else mean.to_numpy()
+    if granularity == "edges":
+        found = scores.supporting.to_numpy()
+    else:
+        found = scores.units(granularity).to_numpy() * (-1 if scores.loss else 1)
+    if np.isnan(found).any():
+        raise CircuitError(
+            f"{int(np.isnan(found).sum())} of {len(found)} {granularity} have a score that is not "
+            "a number, so they cannot be ranked; discover again with prompts that give numbers."
+        )
+    return np.abs(found) if by == "magnitude" else found
 
 
 def _edges_of(graph: Graph, chosen: np.ndarray, granularity: Granularity) -> np.ndarray:
@@ -234,7 +256,8 @@ def _edges_of(graph: Graph, chosen: np.ndarray, granularity: Granularity) -> np.
 
 
 def _check_size(most: int, n: int, granularity: Granularity) -> None:
-    if isinstance(n, bool) or not 0 <= n <= most:
+    whole = isinstance(cast("object", n), Integral) and not isinstance(n, bool)
+    if not whole or not 0 <= n <= most:
         raise CircuitError(f"A circuit of this graph has 0 to {most} {granularity}; found {n!r}.")
 
 

@@ -247,7 +247,7 @@ class Graph:
 
     def parse(self, edge: str | Edge) -> Edge:
         """The edge that a name means, checked to exist here."""
-        found = edge if isinstance(edge, Edge) else read(edge)
+        found = edge if isinstance(edge, Edge) else read(str(edge))
         if found is None:
             raise CircuitError(
                 f"{edge!r} is not an edge; write 'WRITER->READER', for example "

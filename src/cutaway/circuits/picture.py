@@ -1,7 +1,8 @@
 """A circuit's picture: scores, their order and what each size is worth, as plain values to draw.
 
 Edges join in the order in which `discover` ranks them for the method (`RANKED_BY`), as `top_n` and
-`curve` do, so that the circuit of a size is the one whose faithfulness is shown beside it.
+`curve` do, so that the circuit of a size is the one whose faithfulness is shown beside it. An edge
+that supports the behaviour is drawn as positive, also where the metric is a loss.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
-from cutaway.circuits.circuit import By
-from cutaway.circuits.discovery import RANKED_BY
+from cutaway.circuits.circuit import in_order
+from cutaway.circuits.effects import RANKED_BY, By
 from cutaway.circuits.faithfulness import Curve, Ratio
 from cutaway.circuits.graph import Edge, Graph, Reader, Writer
 from cutaway.circuits.scores import EdgeScores
@@ -104,10 +105,10 @@ def _edges(
     scores: EdgeScores, by: By, many: int, inclusion: Mapping[str, float]
 ) -> list[CircuitEdge]:
     """The first edges in the order of rank; ties go to the earlier edge."""
-    mean = scores.mean.to_numpy()
-    order = np.argsort(-(np.abs(mean) if by == "magnitude" else mean), kind="stable")[:many]
+    shown = scores.supporting.to_numpy()
+    order = np.argsort(-in_order(scores, by), kind="stable")[:many]
     return [
-        _edge(scores.graph.edges[at], float(mean[at]), rank, inclusion)
+        _edge(scores.graph.edges[at], float(shown[at]), rank, inclusion)
         for rank, at in enumerate(order.tolist(), start=1)
     ]
 
@@ -158,6 +159,8 @@ def _sizes(curve: Curve, total: int, controls: Mapping[int, Sequence[Ratio]]) ->
 def _score_name(scores: EdgeScores) -> str:
     """What a score is: an effect on the metric for methods that measure or estimate one."""
     effect = RANKED_BY.get(scores.method) == "magnitude"
+    if scores.loss:
+        return f"rise of {scores.metric} without it"
     return f"effect on {scores.metric}" if effect else f"{scores.method} score"
 
 
@@ -165,5 +168,5 @@ def _sentence(scores: EdgeScores) -> str:
     best = scores.top(1).to_dict("records")[0]
     return (
         f"The strongest of {len(scores.graph):,} edges by {scores.method} is {best['edge']} "
-        f"({best['score']:+.2f})."
+        f"({best['score'] * (-1 if scores.loss else 1):+.2f})."
     )

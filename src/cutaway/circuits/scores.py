@@ -1,9 +1,10 @@
 """Edge scores: how much each edge matters, by some method.
 
-A positive score says that the edge supports the metric: for the exact method it is the metric with
-every edge on, less the metric with that edge alone off; the gradient methods estimate the same
-number. Methods that learn or decide (masks, greedy removal) give scores of their own kind, and say
-which in their module.
+A score is an effect: for the exact method it is the metric with every edge on, less the metric with
+that edge alone off; the gradient methods estimate the same number. A positive score says that the
+edge supports the behaviour, or works against it where the metric is a loss, such as `kl`; in
+`EdgeScores.supporting` it is always the former. Methods that learn or decide (masks, greedy
+removal) give scores of their own kind, and say which in their module.
 
 netCDF keeps everything. The other formats (see `exports`), for programs that draw or compute on
 graphs, keep the scores' means over examples.
@@ -24,6 +25,8 @@ import xarray as xr
 from jaxtyping import Float
 from numpy import ndarray
 
+from cutaway.behaviours.metrics import METRICS
+from cutaway.circuits.effects import RANKED_BY, check_gap
 from cutaway.circuits.exports import Record, format_of, from_networkx, read, to_networkx, write
 from cutaway.circuits.graph import CircuitError, Granularity, Graph
 from cutaway.measure.result import Result, interval
@@ -72,6 +75,23 @@ class EdgeScores(Result):
         return self.values.mean("example") if self.per_example else self.values
 
     @property
+    def loss(self) -> bool:
+        """Whether these are effects on a metric of which less is better.
+
+        Of a built-in metric that is `kl`; one of your own counts as a loss where it is lower with
+        every edge on than with every edge off.
+        """
+        if RANKED_BY.get(self.method) != "magnitude":
+            return False
+        known = METRICS.get(self.metric)
+        return self.gap < 0 if known is None else known.needs_reference
+
+    @property
+    def supporting(self) -> xr.DataArray:
+        """(edge,): the mean score, with its sign turned round where it is the effect on a loss."""
+        return -self.mean if self.loss else self.mean
+
+    @property
     def gap(self) -> float:
         """The total effect: the mean metric with every edge on, less that with every edge off."""
         return float(self.clean.mean() - self.ablated.mean())
@@ -88,10 +108,12 @@ class EdgeScores(Result):
         It is 1 when that is all of it: over the edges out of the input for `eap-ig`, over all edges
         for `mask-gradient`. What is missing is an error that shrinks with more steps, or jumps of
         the metric, which no gradient sees: a mixture of experts changes its choice along the path.
-        NaN for the other methods.
+        NaN for the other methods. Raises `NoEffectError` for a total effect of about zero.
         """
         if self.method not in ("eap-ig", "mask-gradient"):
             return float("nan")
+        name = self.provenance.get("behaviour", {}).get("name", "unnamed")
+        check_gap(self.clean.to_numpy(), self.ablated.to_numpy(), name)
         units = self.units("nodes")
         shared = units[[name.partition("@")[0] == "input" for name in units.index]]
         total = float((shared if self.method == "eap-ig" else units).sum())

@@ -39,7 +39,7 @@ from cutaway.circuits import (
     smallest,
     top_n,
 )
-from cutaway.circuits.circuit import By
+from cutaway.circuits.effects import By
 from cutaway.circuits.exports import FORMATS
 from cutaway.cli.circuit_work import Work
 from cutaway.errors import CutawayError
