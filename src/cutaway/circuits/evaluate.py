@@ -20,7 +20,7 @@ what `Evaluation.passes` reads is run: the circuit and its random controls.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,7 @@ from numpy import ndarray
 from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.interval import bootstrap
 from cutaway.behaviours.metrics import Metric
+from cutaway.circuits.checks import check_prompts, whole_number
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.controls import alike, inflated, outside
 from cutaway.circuits.discovery.discover import checked_metric
@@ -51,13 +52,16 @@ from cutaway.circuits.significance import (
     sufficiency,
 )
 from cutaway.circuits.stability import Stability
-from cutaway.circuits.written import Constants, named
+from cutaway.circuits.written import Constants, check_ablation, named
 from cutaway.measure.batches import Progress
 from cutaway.measure.result import provenance
 from cutaway.measure.significance import sign_flips
 from cutaway.model.model import Model
 
 _MOST_EDGES = 128
+
+Measure = tuple[str | Metric, str | Constants, Behaviour]
+"""A metric, what an edge carries when it is off, and the prompts."""
 
 
 def evaluate(
@@ -85,34 +89,34 @@ def evaluate(
     faithfulness has to lie for the circuit to pass; `resampled` says how stable its edges are (see
     `stability`); `quick` runs only what passing needs.
 
-    Raises `CircuitError` for another model's circuit, and for a total effect of about zero.
+    Raises `CircuitError` for another model's circuit, and for a total effect of about zero; where
+    only another measure or other prompts have none, `unmeasured` says so.
     """
     circuit.check(model.model if isinstance(model, Masked) else model)
     on = Masked.of(model, circuit.graph)
     check_span(span)
     inclusion = _inclusion(circuit, resampled)
+    own, kind = checked_metric(behaviour, metric), named(ablation)
+    measures = _measures((own, ablation), other_metrics, other_ablations)
+    more = {
+        **{name: (*measure, behaviour) for name, measure in measures.items()},
+        **{name: (own, ablation, prompts) for name, prompts in (others or {}).items()},
+    }
+    _check_measures(on.model, more.values())
+    seed = whole_number("seed", seed, 0)
     plan = _Plan(circuit, controls, sets, np.random.default_rng(seed), quick=quick)
     run = partial(measured, on, batch_size=batch_size, seed=seed)
     found = run(behaviour, np.stack(plan.masks), metric=metric, ablation=ablation,
                 progress=progress)  # fmt: skip
     check_gap(found.clean, found.ablated, behaviour)
-    own, kind = checked_metric(behaviour, metric), named(ablation)
-
-    def elsewhere(metric: str | Metric, ablation: str | Constants, prompts: Behaviour) -> Ratio:
-        again = run(prompts, circuit.kept[None], metric=metric, ablation=ablation)
-        check_gap(again.clean, again.ablated, prompts)
-        return again.ratio(0)
-
-    measures = _measures((own, ablation), other_metrics, other_ablations).items()
+    ratios, unmeasured = _elsewhere(run, circuit, more)
     settings = {"edges": len(circuit), "ablation": kind, "controls": controls, "sets": sets,
                 "metric": own.name, "quick": quick, "seed": seed}  # fmt: skip
     return Evaluation(
         circuit=circuit, metric=own.name, ablation=kind, span=span, inclusion=inclusion,
         values=plan.values(found), faithfulness=found.ratio(0),
-        controls=tuple(found.ratio(at) for at in plan.at["random"]), others={
-            **{name: elsewhere(*measure, behaviour) for name, measure in measures},
-            **{name: elsewhere(own, ablation, more) for name, more in (others or {}).items()},
-        },
+        controls=tuple(found.ratio(at) for at in plan.at["random"]),
+        others=ratios, unmeasured=unmeasured,
         preference=_preference(found), background=_background(found, behaviour, own, seed),
         tests=_tests(plan, found, seed), edges=_edges(plan, found),
         incompleteness=_incompleteness(circuit.graph, found, plan),
@@ -128,8 +132,7 @@ class _Plan:
         self, circuit: Circuit, controls: int, sets: int, generator: np.random.Generator, *,
         quick: bool,
     ) -> None:  # fmt: skip
-        if min(controls, sets) < 0:
-            raise CircuitError(f"controls and sets count; found {controls} and {sets}.")
+        controls, sets = whole_number("controls", controls, 0), whole_number("sets", sets, 0)
         self.masks: list[np.ndarray] = []
         self.at: dict[str, range] = {}
         kept, valid = circuit.kept, circuit.graph.valid
@@ -200,6 +203,32 @@ def _measures(
         for ablation in dict.fromkeys([named(own[1]), *ablations])
         if metric in metrics or ablation in ablations
     }
+
+
+def _check_measures(model: Model, measures: Iterable[Measure]) -> None:
+    """Refuse a measure that does not exist, before anything is run."""
+    for metric, ablation, prompts in measures:
+        checked_metric(prompts, metric)
+        check_prompts(model, prompts)
+        if isinstance(ablation, str):
+            check_ablation(ablation, prompts)
+
+
+def _elsewhere(
+    run: Callable[..., Measured], circuit: Circuit, measures: Mapping[str, Measure]
+) -> tuple[dict[str, Ratio], dict[str, str]]:
+    """The circuit's faithfulness by each measure, or why it has none."""
+    ratios: dict[str, Ratio] = {}
+    unmeasured: dict[str, str] = {}
+    for name, (metric, ablation, prompts) in measures.items():
+        found = run(prompts, circuit.kept[None], metric=metric, ablation=ablation)
+        try:
+            check_gap(found.clean, found.ablated, prompts)
+        except CircuitError as error:
+            unmeasured[name] = str(error)
+        else:
+            ratios[name] = found.ratio(0)
+    return ratios, unmeasured
 
 
 def _preference(found: Measured) -> Ratio:

@@ -92,19 +92,17 @@ class Evaluation(Result):
     """Where the interval of faithfulness has to lie."""
     provenance: Mapping[str, Any] = field(repr=False)
     """Versions, model, data and settings."""
-
-    @property
-    def beats_controls(self) -> float:
-        """The share of random circuits that keep less than it does; NaN without controls."""
-        if not self.controls:
-            return float("nan")
-        return float(np.mean([one.mean < self.faithfulness.mean for one in self.controls]))
+    unmeasured: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Why some of the other measures and prompts are not in `others`, by the same names: they have
+    no effect that a circuit could keep a fraction of."""
 
     @property
     def checks(self) -> dict[str, Check]:
         """Every control by name (see the module)."""
         low, high = self.span
         own, reach = self.faithfulness, self._reaching()
+        if self.values.sizes["example"] < 2:
+            return _of_one_prompt(self.preference, own)
         return {
             "prefers": Check(
                 passed=self.preference.low > 0,
@@ -120,9 +118,10 @@ class Evaluation(Result):
             ),
             "random": Check(
                 passed=reach <= _REACHING,
-                says=f"{reach:.0%} of {len(self.controls)} random circuits reach its interval",
+                says=f"{reach:.0%} of {len(self.controls)} random circuits reach its interval"
+                if self.controls else "there are no random circuits to compare with",
             ),
-        }
+        }  # fmt: skip
 
     def _reaching(self) -> float:
         """The share of random circuits whose interval reaches the circuit's."""
@@ -147,6 +146,7 @@ class Evaluation(Result):
 
     def _beside(self) -> list[tuple[str, str]]:
         rows = [(name, str(ratio)) for name, ratio in self.others.items()]
+        rows += [(name, "no effect to keep a fraction of") for name in self.unmeasured]
         if self.controls:
             means = [one.mean for one in self.controls]
             rows.insert(0, (f"{len(means)} random alike", f"at most {max(means):.3f}"))
@@ -169,7 +169,7 @@ class Evaluation(Result):
         attributes = {
             "circuit": circuit, "metric": self.metric, "ablation": self.ablation,
             "span": list(self.span), "inclusion": dict(self.inclusion),
-            "provenance": dict(self.provenance),
+            "unmeasured": dict(self.unmeasured), "provenance": dict(self.provenance),
             **{name: asdict(getattr(self, name)) for name in _RATIO},
             **{name: [asdict(one) for one in getattr(self, name)] for name in _LISTS},
             "others": {name: asdict(ratio) for name, ratio in self.others.items()},
@@ -200,6 +200,17 @@ class Evaluation(Result):
 _RATIO = ("faithfulness", "preference")
 _LISTS: dict[str, type[Any]] = {"controls": Ratio, "background": Test, "tests": Test}
 _TABLES = ("incompleteness", "minimality", "edges")
+
+
+def _of_one_prompt(preference: Ratio, faithfulness: Ratio) -> dict[str, Check]:
+    """The controls that ask for an interval, which a single prompt does not have."""
+    found = {
+        "prefers": f"the model prefers the right answers by {preference.mean:.3f} logits",
+        "faithful": f"faithfulness is {faithfulness.mean:.3f}",
+        "random": "random circuits are compared by their intervals",
+    }
+    needs = "an interval needs two prompts or more"
+    return {name: Check(passed=False, says=f"{says}; {needs}") for name, says in found.items()}
 
 
 def _columns(rows: Sequence[tuple[str, str]]) -> list[str]:

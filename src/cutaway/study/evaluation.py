@@ -7,22 +7,9 @@ size on the same held-out prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from cutaway.behaviours import Behaviour
-from cutaway.circuits import (
-    Circuit,
-    CircuitError,
-    Curve,
-    Evaluation,
-    Masked,
-    NoEffectError,
-    Ratio,
-    curve,
-    evaluate,
-)
-from cutaway.circuits.faithfulness import check_gap, measured
+from cutaway.circuits import CircuitError, Curve, Evaluation, Masked, curve, evaluate
 from cutaway.study.discovery import Discovered, graded, shares, sides
 from cutaway.study.stage import Inputs, SkippedError, within
 
@@ -54,7 +41,9 @@ def judge(inputs: Inputs) -> Evaluated:
         on = Masked(inputs.model)
         evaluation = evaluate(
             on, rows, found.circuit, metric=metric, controls=settings.controls,
-            seed=settings.seed, progress=within(inputs.tick, 0, 2),
+            other_metrics=[_OTHER_METRIC.get(metric, "logit_diff")],
+            other_ablations=[_OTHER_ABLATION], seed=settings.seed,
+            progress=within(inputs.tick, 0, 2),
         )  # fmt: skip
         sizes = curve(
             on, rows, found.scores, sizes=shares(found.circuit), seed=settings.seed,
@@ -62,21 +51,4 @@ def judge(inputs: Inputs) -> Evaluated:
         )  # fmt: skip
     except CircuitError as error:
         raise SkippedError(str(error)) from error
-    others = dict(_elsewhere(on, rows, found.circuit, metric, settings.seed))
-    return Evaluated(circuit=replace(evaluation, others=others), sizes=sizes)
-
-
-def _elsewhere(
-    on: Masked, rows: Behaviour, circuit: Circuit, metric: str, seed: int
-) -> Iterator[tuple[str, Ratio]]:
-    """The circuit's faithfulness by the other metric and ablation, where there is an effect."""
-    other = _OTHER_METRIC.get(metric, "logit_diff")
-    for name, ablation in (
-        (other, "counterfactual"), (metric, _OTHER_ABLATION), (other, _OTHER_ABLATION),
-    ):  # fmt: skip
-        found = measured(on, rows, circuit.kept[None], metric=name, ablation=ablation, seed=seed)
-        try:
-            check_gap(found.clean, found.ablated, rows)
-        except NoEffectError:
-            continue
-        yield f"{name}, {ablation}", found.ratio(0)
+    return Evaluated(circuit=evaluation, sizes=sizes)
