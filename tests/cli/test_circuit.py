@@ -93,6 +93,33 @@ def test_methods_and_earlier_circuits_are_compared(
     assert kept.edges == top_n(scores, 12, by="score").edges
 
 
+def test_a_comparison_does_not_outlive_its_run(
+    command: Command, model_directory: Path, tmp_path: Path
+) -> None:
+    """Nor do earlier circuits; what another method found is kept, and said."""
+    alone = given(model_directory, "--edges", 9, "--out", "x")
+    earlier = tmp_path / "mine.json"
+    assert "Of earlier runs" not in command(*alone).stdout
+    Circuit.load(tmp_path / "x/eap-ig.circuit.json").save(earlier)
+    more = command(*alone, "--method", "eap-ig", "--method", "random", "--compare", earlier)
+    assert more.exit_code == 0, more.output
+    files = {path.name for path in (tmp_path / "x").iterdir()}
+    assert {"comparison.nc", "crossing.nc", "random.circuit.json"} <= files
+    result = command(*alone)
+    assert result.exit_code == 0, result.output
+    left = {path.name for path in (tmp_path / "x").iterdir()}
+    assert files - left == {"comparison.nc", "crossing.nc"}
+    assert "Of earlier runs, perhaps with other settings: random\n" in result.stdout
+    assert "crossing" not in json.loads((tmp_path / "x/circuits.json").read_text())["stages"]
+
+
+def test_a_single_pair_to_evaluate_on(
+    refused: Refused, model_directory: Path, tmp_path: Path
+) -> None:
+    given = ("circuit", "ioi", "-m", model_directory, "--n", 12, "--held-out", 0.05)
+    assert "on 2 pairs or more; 1 of 12 is held out; give more" in refused(*given)
+
+
 def test_only_what_depends_on_a_setting_is_done_again(
     command: Command, model_directory: Path, tmp_path: Path
 ) -> None:
@@ -211,7 +238,7 @@ def test_two_at_once_are_refused(model_directory: Path, tmp_path: Path, command:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--method", "eapig"], "no method 'eapig'; choose of exact, eap, eap-ig,"),
+        (["--method", "eapig"], "no method 'eapig'; choose one of exact, eap, eap-ig,"),
         (["--edges", "0"], "such as 5%, or 'smallest'; found '0'"),
         (["--edges", "120%"], "found '120%'"),
         (["--edges", "many"], "found 'many'"),

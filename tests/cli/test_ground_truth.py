@@ -74,6 +74,7 @@ def _stops_at(name: str, discover: Callable[..., Any]) -> Callable[..., Any]:
         (("--methods", ","), "Name at least one discovery method: exact, "),
         (("--models", "sorted"), "no model 'sorted'; did you mean 'sort'?"),
         (("--out", "rows.nc"), "ends in .csv or .json; found 'rows.nc'"),
+        (("--out", "/proc/no/rows.json"), "No such file or directory (/proc/no); free"),
         (("--markdown", "no.md"), "no page 'no.md'; make a file with the lines <!-- begin"),
         (("--markdown", "bare.md"), "'bare.md' does not say where the tables go"),
     ],

@@ -1,4 +1,5 @@
-"""The command line: `cutaway study`, `behaviours`, `models`, `check`, `sweep`, `generate`.
+"""The command line: `cutaway study`, `behaviours`, `models`, `check`, `sweep`, `circuit`,
+`generate`, `ground-truth`.
 
 Commands import torch, transformers and the rest of Cutaway when they run, so that `--help` answers
 at once. Results go to standard output, progress and errors to standard error.

@@ -195,9 +195,15 @@ def _run(
             kept = {name: one.circuit for name, one in found.items()} | earlier
             scores = {name: one.scores for name, one in found.items()}
             crossing = crossed(earlier, on, held, asked, work) if earlier else None
+            if crossing is None:
+                work.remove("crossing")
             shared = compare(kept, scores=scores) if len(kept) > 1 else None
-            if shared is not None:
-                shared.save(directory / "comparison.nc")
+            comparison = directory / "comparison.nc"
+            if shared is None:
+                comparison.unlink(missing_ok=True)
+            else:
+                shared.save(comparison)
+            others = work.others(asked.methods)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"Interrupted. What is finished is kept in {directory}; the same command goes on "
@@ -208,6 +214,8 @@ def _run(
     _print(found, earlier, crossing)
     if shared is not None:
         print(f"\nWhat they share:\n{shared}")
+    if others:
+        print(f"\nOf earlier runs, perhaps with other settings: {', '.join(others)}")
 
 
 def _print(found: dict[str, Found], earlier: dict[str, Circuit], crossing: Crossing | None) -> None:
@@ -219,7 +227,7 @@ def _print(found: dict[str, Found], earlier: dict[str, Circuit], crossing: Cross
             "circuit": name, "edges": len(one.circuit),
             "faithfulness": one.evaluation.faithfulness,
             "random, at most": f"{max(each.mean for each in one.evaluation.controls):.3f}",
-            "CPR": one.sizes.cpr, "CMD": one.sizes.cmd,
+            "ranked by": one.sizes.by, "CPR": one.sizes.cpr, "CMD": one.sizes.cmd,
             "passes": "yes" if one.evaluation.passes else "no",
         }
         for name, one in found.items()
@@ -245,7 +253,7 @@ def _methods(names: list[str] | None) -> list[str]:
     chosen = list(dict.fromkeys(names or ["eap-ig"]))
     for name in chosen:
         if name not in METHODS:
-            raise CircuitError(f"There is no method {name!r}; choose of {', '.join(METHODS)}.")
+            raise CircuitError(f"There is no method {name!r}; choose one of {', '.join(METHODS)}.")
     return chosen
 
 
@@ -257,9 +265,17 @@ def _directory(out: str | None, name: str) -> Path:
 
 def _sides(pairs: Behaviour, share: float | None, seed: int) -> tuple[Behaviour, Behaviour]:
     """The pairs to discover on, and those to evaluate on."""
+    from cutaway.circuits import CircuitError
+
     if share is not None or not pairs.has_held_out:
         pairs = pairs.hold_out(0.5 if share is None else share, seed=seed)
-    return pairs.split("train"), pairs.split("held-out")
+    train, held = pairs.split("train"), pairs.split("held-out")
+    if len(held) < 2:
+        raise CircuitError(
+            f"A circuit is evaluated on 2 pairs or more; {len(held)} of {len(pairs)} is held out; "
+            "give more pairs (--n) or a larger share (--held-out)."
+        )
+    return train, held
 
 
 def _earlier(files: list[str], on: Masked, methods: list[str]) -> dict[str, Circuit]:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,10 +83,26 @@ class Work:
             write(paths[file], result)
         hashes = {file: sha256(path) for file, path in paths.items()}
         self._stages[name] = {"inputs": inputs, "files": hashes}
-        record = {"format": _FORMAT, **self._whose, "stages": self._stages}
-        write_json(self.directory / RECORD, record)
+        self._write()
         self._bars.finished(name, title, kept=False, seconds=time.perf_counter() - began)
         return result
+
+    def remove(self, name: str) -> None:
+        """Take away a stage that this run does not have, with its files."""
+        stage = self._stages.pop(name, None)
+        if stage is not None:
+            self._write()
+            for file in stage["files"]:
+                (self.directory / file).unlink(missing_ok=True)
+
+    def others(self, methods: Collection[str]) -> list[str]:
+        """Methods besides these whose files an earlier run has left: kept, as they took time."""
+        found = dict.fromkeys(name.split("/")[0] for name in self._stages if "/" in name)
+        return [method for method in found if method not in methods]
+
+    def _write(self) -> None:
+        record = {"format": _FORMAT, **self._whose, "stages": self._stages}
+        write_json(self.directory / RECORD, record)
 
     def hash_of(self, name: str) -> str:
         """What stands for a finished stage among the settings of one that reads it."""

@@ -264,10 +264,14 @@ class Journal:
         self._file.seek(end)
 
     def _unwritable(self, error: OSError) -> JournalError:
+        kept = (
+            " What was kept before is not lost: the same command goes on from there."
+            if self._places
+            else ""
+        )
         return JournalError(
             f"Finished work cannot be kept in {self.path} ({error.strerror or error}); make room "
-            "or name another place. What was kept before is not lost: the same command goes on "
-            "from there."
+            f"or name another place.{kept}"
         )
 
 
