@@ -15,7 +15,8 @@ Over circuits of growing size, as shares of the graph's edges, the MIB benchmark
 - CPR, the area under faithfulness: how much of the performance circuits keep (more is better);
 - CMD, the area between faithfulness and 1: how far circuits are from the model (less is better).
 
-MIB ranks edges by their score for CPR and by its magnitude for CMD; `by` says which here.
+MIB ranks edges by their score for CPR and by its magnitude for CMD. Here one ranking, `by`, is for
+both: CPR is MIB's with "score", and CMD is MIB's with "magnitude".
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ from cutaway.behaviours.metrics import (
 )
 from cutaway.circuits.batch import Batch
 from cutaway.circuits.checks import check_prompts, whole_number
-from cutaway.circuits.circuit import By, Circuit, top_n
+from cutaway.circuits.circuit import Circuit, top_n
 from cutaway.circuits.discovery.discover import checked_metric
+from cutaway.circuits.effects import By, check_gap
+from cutaway.circuits.effects import NoEffectError as NoEffectError
 from cutaway.circuits.graph import CircuitError, Graph
 from cutaway.circuits.masked import Masked
 from cutaway.circuits.optimal import replacement
@@ -55,11 +58,6 @@ SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The shares of edges at which the MIB benchmark measures."""
 
 _RESAMPLES = 2000
-_SMALLEST = 0.01
-
-
-class NoEffectError(CircuitError):
-    """A total effect of about zero, which nothing can be a fraction of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +98,7 @@ class Curve(Result):
     ablated: xr.DataArray
     """(example,): the metric with every edge off."""
     by: By
-    """How edges were ranked."""
+    """How edges were ranked, for both areas."""
     provenance: Mapping[str, Any] = field(repr=False)
     """Versions, model, data and settings."""
 
@@ -117,12 +115,12 @@ class Curve(Result):
 
     @property
     def cpr(self) -> Ratio:
-        """The area under faithfulness."""
+        """The area under faithfulness; MIB's CPR where `by` is "score"."""
         return self._area(lambda f: f)
 
     @property
     def cmd(self) -> Ratio:
-        """The area between faithfulness and 1."""
+        """The area between faithfulness and 1; MIB's CMD where `by` is "magnitude"."""
         return self._area(lambda f: np.abs(1 - f))
 
     def _area(self, what: Any) -> Ratio:
@@ -276,18 +274,6 @@ def _preference(
     weights = torch.zeros(len(known.ids), len(used)).scatter_add_(1, place, known.weights)
     seen = at_least_float32(logits[:, used.to(logits.device)]).cpu()
     return (seen @ weights.to(seen).T).numpy()
-
-
-def check_gap(clean: np.ndarray, ablated: np.ndarray, behaviour: Behaviour) -> None:
-    """Raise `NoEffectError` for a total effect of about zero."""
-    gap = float(clean.mean() - ablated.mean())
-    size = float(np.abs(clean).mean() + np.abs(ablated).mean())
-    if abs(gap) <= _SMALLEST * size:
-        raise NoEffectError(
-            f"The behaviour {behaviour.name!r} has a total effect of about zero ({gap:.2g}, with "
-            f"metrics of size {size / 2:.2g}), so no circuit is a fraction of it; use prompts "
-            "whose clean and replaced runs differ, or another metric."
-        )
 
 
 def check_span(span: tuple[float, float]) -> None:

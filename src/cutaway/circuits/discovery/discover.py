@@ -39,7 +39,6 @@ import xarray as xr
 from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.metrics import METRICS, Metric
 from cutaway.circuits.checks import check_prompts, whole_number
-from cutaway.circuits.circuit import By
 from cutaway.circuits.discovery.acdc import acdc
 from cutaway.circuits.discovery.activations import eap_ig_activations
 from cutaway.circuits.discovery.atp_star import atp_star
@@ -80,30 +79,6 @@ METHODS: MappingProxyType[str, Callable[..., np.ndarray]] = MappingProxyType(
     }
 )
 """Every discovery method by name."""
-
-RANKED_BY: MappingProxyType[str, By] = MappingProxyType(
-    {
-        "exact": "magnitude",
-        "eap": "magnitude",
-        "eap-ig": "magnitude",
-        "eap-ig-activations": "magnitude",
-        "clean-corrupt": "magnitude",
-        "mask-gradient": "magnitude",
-        "acdc": "score",
-        "edge-pruning": "score",
-        "subnetwork": "score",
-        "atp-star": "magnitude",
-        "information-flow": "score",
-        "magnitude": "score",
-        "random": "score",
-    }
-)
-"""How each method's scores order its edges, the likeliest part of the circuit first.
-
-Effects and their estimates count by their size: an edge that works against the metric is at work
-too. Damage, learned masks and chance count as they are: their lowest scores are for edges that are
-better off, and their size says nothing.
-"""
 
 _AT_CLEAN = ("eap", "atp-star")
 _WITHOUT_GRADIENT = ("exact", "acdc", "information-flow", "random", "magnitude")
