@@ -115,9 +115,8 @@ def discover(
     `subnetwork` and `atp-star`, which score no single edges, "nodes"). `memory` bounds, in bytes,
     what is held above the model and its plain passes. `options` are the method's own, such as
     `steps`. A `Masked` model can be given, to be prepared once for several calls. What is finished
-    is kept in the file `journal`, and a later call with the same arguments goes on from there, to
-    the same numbers bit for bit; delete it once the scores are saved. `progress` is called with the
-    steps done and their total.
+    is kept in the file `journal`, and the same call later goes on from there, to the same numbers;
+    delete it once the scores are saved. `progress` is called with the steps done and their total.
 
     Raises `CircuitError` for what does not exist or does not fit together, and `JournalError` for
     a journal of other work, or one that another process is at work on.
@@ -125,14 +124,13 @@ def discover(
     found = _method(method, options)
     chosen = checked_metric(behaviour, _OWN_METRIC.get(method) if metric is None else metric)
     _check_metric(chosen, method)
-    seed = whole_number("seed", seed, 0)
     on = Masked.of(model, graph, memory=memory)
     check_prompts(on.model, behaviour)
+    size, seed = batch_size_for(on.model, behaviour, batch_size), whole_number("seed", seed, 0)
     together = _granularity(on.graph, method, granularity)
     settings = {"method": method, "ablation": ablation, "metric": chosen.name, "seed": seed,
                 "granularity": together, **on.graph.split}  # fmt: skip
     origin = provenance(on.model, behaviour, settings | options)
-    size = batch_size_for(on.model, behaviour, batch_size)
     with nullcontext() if journal is None else _opened(journal, origin, on, chosen) as kept:
         if kept is not None:
             on, size = _as_begun(kept, on, size)
