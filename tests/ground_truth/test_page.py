@@ -47,8 +47,8 @@ def test_costs_reports_and_nulls_are_there() -> None:
     for kind, names in KINDS.items():
         (sizes,) = (table for title, table in found.items()
                     if title.startswith("Edges of the reported") and kind in title)  # fmt: skip
-        assert set(sizes) <= {"true edges", *METHODS}
-        assert set(sizes["exact"]) <= set(names)
+        assert set(sizes) == {"true edges", *METHODS}
+        assert set(sizes["exact"]) == set(names)
         assert sizes["exact"] == sizes["true edges"]
     nulls = found["Circuits that pass, null cases"]
     assert list(nulls) == list(METHODS)

@@ -73,11 +73,13 @@ def commands(page: Path) -> list[str]:
 
 
 def test_the_check_installs_as_the_readme_does() -> None:
-    (test,) = [line for line in commands(ROOT / "README.md") if line.endswith("/pytest")]
+    (test,) = [line for line in commands(ROOT / "README.md") if "/pytest" in line]
     installing = re.findall(r"pip install (.+?) &&", test)
     check = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert len(installing) == 1
     assert installing[0] in check
+    running = test.rpartition("/pytest ")[2]
+    assert running in check
 
 
 @pytest.mark.parametrize("extra", ["test", "docs"])
