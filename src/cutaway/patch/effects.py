@@ -27,9 +27,9 @@ import xarray as xr
 
 from cutaway.behaviours.metrics import recovered
 from cutaway.measure.result import Result, interval
+from cutaway.measure.significance import DRAWS, sign_flips
 from cutaway.patch.cells import Coordinate, SweepError
 from cutaway.patch.picture import draw
-from cutaway.measure.significance import DRAWS, sign_flips
 from cutaway.patch.sources import Mode
 from cutaway.views.figure import Figure
 
