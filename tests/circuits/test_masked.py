@@ -243,7 +243,7 @@ def test_a_model_that_reads_otherwise_is_refused() -> None:
         lambda _m, args, kwargs: (args, kwargs | {"hidden_states": 2 * kwargs["hidden_states"]}),
         with_kwargs=True, prepend=True,
     )  # fmt: skip
-    with pytest.raises(CircuitError, match=r"what 'q\.1' holds could not be made again"):
+    with pytest.raises(CircuitError, match=r"what 'attn_in\.1' holds could not be made again"):
         Masked(model)
 
 
