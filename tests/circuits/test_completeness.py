@@ -19,11 +19,18 @@ EXPERTS = {"mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss", "deepseek_v3
 SMOOTH = [name for name in VARIANTS if name not in EXPERTS]
 
 
+def strongest(name: str) -> int:
+    """The pair whose two runs differ most: nothing is a fraction of no effect."""
+    ends = discover(masked(name), EVEN, "random")
+    return int(np.abs((ends.clean - ends.ablated).to_numpy()).argmax())
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 def test_many_steps_are_complete(name: str) -> None:
     """The edges out of the input add up to the total effect, within 1 %."""
     assert not any(site.kind == "router" for site in masked(name).model.sites)
-    found = discover(masked(name), EVEN.rows([0]), "eap-ig", steps=64)
+    steps = 256 if name == "nemotron" else 64  # a squared rectifier bends at its corner
+    found = discover(masked(name), EVEN.rows([strongest(name)]), "eap-ig", steps=steps)
     assert found.completeness == pytest.approx(1, abs=0.01)
     total = float(np.nansum(found.matrix[:, 0]))
     assert found.completeness == pytest.approx(total / found.gap, rel=1e-5)

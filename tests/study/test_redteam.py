@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import cutaway
 from cutaway.behaviours import Behaviour
+from cutaway.behaviours.shuffle import other_answers
 from cutaway.circuits import Circuit, Masked
 from cutaway.circuits.faithfulness import Measured
 from cutaway.errors import BehaviourError
@@ -18,7 +20,7 @@ from cutaway.model import Model
 from cutaway.study import Settings, Study, run
 from cutaway.study.attacks import Target, attacks, keeps
 from cutaway.study.boring import frequency, groups, position, preferences
-from cutaway.study.nothing import search, shuffled, twin
+from cutaway.study.nothing import search, twin
 from cutaway.study.redteam_section import verdict
 from cutaway.study.verdict import Attack, RedTeam, holm, settled
 
@@ -145,7 +147,7 @@ def test_a_twin_has_the_same_shape_and_other_weights(model: Model) -> None:
 
 
 def test_shuffled_answers_are_those_of_others(behaviour: Behaviour) -> None:
-    found = shuffled(behaviour, 0)
+    found = other_answers(behaviour, random.Random(0))
     pairs = list(zip(behaviour.answers, behaviour.wrong_answers, strict=True))
     assert sorted(zip(found.answers, found.wrong_answers, strict=True)) == sorted(pairs)
     assert found.clean_texts == behaviour.clean_texts
