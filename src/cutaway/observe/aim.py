@@ -98,7 +98,7 @@ class Aim:
             g = own[first : first + len(rows)].to(final)
             read, nothing = dot(final, g), torch.zeros(len(rows), device=final.device)
             return Aimed(g=g, norm_bias=nothing, unembed_bias=nothing, target=read, measured=read)
-        return self._of_logits(self._coefficients(rows), kept, rows.end_logits(logits))
+        return self.of_logits(self._coefficients(rows), kept, rows.end_logits(logits))
 
     def _coefficients(self, rows: Behaviour) -> Coefficients:
         if not self.ids:
@@ -107,22 +107,37 @@ class Aim:
         weights = torch.tensor([[1.0, -1.0][: len(self.ids)]]).repeat(len(rows), 1)
         return Coefficients(ids=ids, weights=weights)
 
-    def _of_logits(
+    def of_logits(
         self, coefficients: Coefficients, kept: Mapping[Site, Tensor], end_logits: Tensor
     ) -> Aimed:
+        """The target that is a weighted sum of logits; arguments as for `at`, `end_logits` (batch,
+        vocab)."""
         model = self.model
         measured = target = coefficients.apply(end_logits)
         if model.anatomy.logit_cap is not None:
             logits = model.anatomy.lm_head(kept[Site("final_norm")].to(model.dtype))
             target = coefficients.apply(logits * model.anatomy.logit_scale)
-        weights = coefficients.weights.to(model.logit_directions(coefficients.ids[:1, :1]))
-        u = (model.logit_directions(coefficients.ids) * weights[..., None]).sum(dim=1)
-        norm, final = model.frozen_norm, kept[Site("resid_final")].to(u.device)
+        u = unembedded(model, coefficients)
         biases = model.logit_biases(coefficients.ids).to(u)
         return Aimed(
-            g=norm.pull_back(u) / norm.scale(final), norm_bias=u @ norm.bias.to(u),
-            unembed_bias=(biases * weights).sum(dim=1), target=target, measured=measured,
+            g=before_norm(model, u, kept[Site("resid_final")]),
+            norm_bias=u @ model.frozen_norm.bias.to(u),
+            unembed_bias=(biases * coefficients.weights.to(u)).sum(dim=1),
+            target=target, measured=measured,
         )  # fmt: skip
+
+
+def unembedded(model: Model, coefficients: Coefficients) -> Float[Tensor, "batch d_model"]:
+    """The direction of `final_norm` that a sum of logits reads."""
+    directions = model.logit_directions(coefficients.ids)
+    return (directions * coefficients.weights.to(directions)[..., None]).sum(dim=1)
+
+
+def before_norm(
+    model: Model, u: Float[Tensor, "batch d_model"], final: Float[Tensor, "batch d_model"]
+) -> Float[Tensor, "batch d_model"]:
+    """A direction of `final_norm` as one of the last stream, at the norm's scale there."""
+    return model.frozen_norm.pull_back(u) / model.frozen_norm.scale(final.to(u.device))
 
 
 def _token(model: Model, token: str | int) -> int:

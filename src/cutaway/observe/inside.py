@@ -43,6 +43,7 @@ from cutaway.model.norm import FrozenNorm, frozen
 from cutaway.model.ports import Passing
 from cutaway.model.select import positions_of
 from cutaway.model.sites import Site
+from cutaway.model.tokens import Tokens
 from cutaway.observe.aim import Aim, AtEnd, Target, attention_post_norm, dot, through_post_norm
 from cutaway.observe.contributions import AttributionError
 
@@ -106,28 +107,21 @@ def attribute_sources(
     `positions` are labels or numbers; when not given, every label that names a token of its own.
     Raises `AttributionError` for two names of one token, whose share would be counted twice.
     """
-    names = _apart(side(behaviour, prompts), positions)
+    names = apart(side(behaviour, prompts), positions)
     aim = Aim.of(model, behaviour, target)
-    norms = [attention_post_norm(model, layer) for layer in range(model.n_layers)]
-    rows_of = [read.output(model, layer).float() for layer in range(model.n_layers)]
+    sources = Sources(model)
     shape = (len(behaviour), model.n_layers, model.n_heads)
     values, rest = np.empty((*shape, len(names))), np.empty(shape)
     for where, rows in batches(behaviour, batch_size_for(model, behaviour, batch_size), progress):
         tokens = side(rows, prompts)
-        looking = _Weighing(tokens.labels["end"], positions_of(names, tokens))
-        kinds = [Site("z", layer) for layer in range(model.n_layers)]
-        tap = AtEnd([*kinds, Site("resid_final"), Site("final_norm")], tokens.labels["end"])
+        looking = Weighing(tokens.labels["end"], positions_of(names, tokens))
+        ends = (Site("resid_final"), Site("final_norm"))
+        tap = AtEnd([*sources.sites, *ends], tokens.labels["end"])
         run = model.run(tokens, taps=[tap, looking])
         check_run(model, run, where.start, prompts)
         g = aim.at(rows, tap.kept, where.start, run.logits).g
         for layer in range(model.n_layers):
-            with torch.no_grad():
-                z = tap.kept[Site("z", layer)]
-                heads = torch.einsum("bhe,hed->bhd", z, rows_of[layer].to(z))
-                through = through_post_norm(model, layer, norms[layer], heads, g).to(z)
-                direction = torch.einsum("hed,bd->bhe", rows_of[layer].to(z), through)
-                share = torch.einsum("bhpe,bhe->bhp", looking.moved(layer).to(z), direction)
-                whole = (z * direction).sum(dim=-1)
+            share, whole = sources.shares(layer, tap.kept[Site("z", layer)], looking, g)
             values[where, layer] = share.cpu().numpy()
             rest[where, layer] = (whole - share.sum(dim=-1)).cpu().numpy()
     coords = {"layer": np.arange(shape[1]), "head": np.arange(shape[2])}
@@ -157,7 +151,7 @@ def attribute_neurons(
     sites = [model.check_site(Site("mlp_post", layer)) for layer in chosen]
     aim = Aim.of(model, behaviour, target)
     weights = [read.mlp_output(model, layer).float() for layer in chosen]
-    norms = [_mlp_post_norm(model, layer) for layer in chosen]
+    norms = [mlp_post_norm(model, layer) for layer in chosen]
     values = np.empty((len(behaviour), len(chosen), len(weights[0])))
     rest = np.empty((len(behaviour), len(chosen)))
     outs = [Site("mlp_out", layer) for layer in chosen]
@@ -170,7 +164,7 @@ def attribute_neurons(
         g = aim.at(rows, tap.kept, where.start, run.logits).g
         for number, site in enumerate(sites):
             post = tap.kept[site]
-            through = _through_mlp(model, chosen[number], norms[number], post, g).to(post)
+            through = through_mlp(model, chosen[number], norms[number], post, g).to(post)
             share = post * (through @ weights[number].to(post).mT)
             whole = dot(tap.kept[outs[number]], g)
             values[where, number] = share.cpu().numpy()
@@ -185,7 +179,7 @@ def attribute_neurons(
     )
 
 
-class _Weighing:
+class Weighing:
     """The tap that keeps the weights from `end` to some positions, and the values there."""
 
     def __init__(self, end: Int[Tensor, " batch"], keys: Int[Tensor, "batch position"]) -> None:
@@ -194,6 +188,7 @@ class _Weighing:
         self.values: dict[int, Tensor] = {}
 
     def wants(self, site: Site) -> bool:
+        """The patterns and values of every layer."""
         return site.kind in ("pattern", "v")
 
     def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
@@ -213,7 +208,35 @@ class _Weighing:
         return (weights[..., None] * shared).transpose(1, 2)
 
 
-def _apart(tokens: Any, positions: Sequence[int | str] | int | str | None) -> list[int | str]:
+class Sources:
+    """What each head takes from each position, in terms of a direction of the last stream."""
+
+    def __init__(self, model: Model) -> None:
+        layers = range(model.n_layers)
+        self.model = model
+        self.sites = [Site("z", layer) for layer in layers]
+        """What has to be kept at `end`."""
+        self._norms = [attention_post_norm(model, layer) for layer in layers]
+        self._rows = [read.output(model, layer).float() for layer in layers]
+
+    @torch.no_grad()
+    def shares(
+        self,
+        layer: int,
+        z: Float[Tensor, "batch head d_head"],
+        looking: Weighing,
+        g: Float[Tensor, "batch d_model"],
+    ) -> tuple[Float[Tensor, "batch head position"], Float[Tensor, "batch head"]]:
+        """Each head's share from each position that was weighed, and all that the head writes."""
+        rows = self._rows[layer].to(z)
+        heads = torch.einsum("bhe,hed->bhd", z, rows)
+        through = through_post_norm(self.model, layer, self._norms[layer], heads, g).to(z)
+        direction = torch.einsum("hed,bd->bhe", rows, through)
+        share = torch.einsum("bhpe,bhe->bhp", looking.moved(layer).to(z), direction)
+        return share, (z * direction).sum(dim=-1)
+
+
+def apart(tokens: Tokens, positions: Sequence[int | str] | int | str | None) -> list[int | str]:
     """The names asked for, each of a token of its own on every prompt."""
     names = list(named_positions(tokens, positions))
     where = positions_of(names, tokens)
@@ -230,7 +253,8 @@ def _apart(tokens: Any, positions: Sequence[int | str] | int | str | None) -> li
     return [names[column] for column in kept]
 
 
-def _mlp_post_norm(model: Model, layer: int) -> FrozenNorm | None:
+def mlp_post_norm(model: Model, layer: int) -> FrozenNorm | None:
+    """The norm between a layer's MLP and the stream, as a linear map."""
     norm = model.anatomy.layers[layer].mlp_post_norm
     if norm is None:
         return None
@@ -238,7 +262,7 @@ def _mlp_post_norm(model: Model, layer: int) -> FrozenNorm | None:
     return frozen(norm, model.d_model, device, model.dtype)
 
 
-def _through_mlp(
+def through_mlp(
     model: Model, layer: int, norm: FrozenNorm | None, post: Tensor, g: Tensor
 ) -> Float[Tensor, "batch d_model"]:
     """g as the neurons meet it, pulled back through the norm behind the MLP."""
