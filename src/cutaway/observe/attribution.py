@@ -68,7 +68,7 @@ def attribute(
     """
     parts = Parts.of(model)
     aim = Aim.of(model, behaviour, target)
-    method = _Method(model, parts, aim)
+    method = Splitting(model, parts, aim)
     shape = (len(behaviour), len(parts.names))
     values, whole, measured = np.empty(shape), np.empty(shape[0]), np.empty(shape[0])
     size = batch_size_for(model, behaviour, batch_size)
@@ -90,7 +90,7 @@ def attribute(
     return found
 
 
-class _Method:
+class Splitting:
     """The steps of the module docstring for one model, batch by batch."""
 
     def __init__(self, model: Model, parts: Parts, aim: Aim) -> None:
@@ -122,13 +122,14 @@ class _Method:
         check_run(model, run, first, prompts)
         kept = tap.kept
         aimed = self.aim.at(rows, kept, first, run.logits)
-        found = self._contributions(kept, aimed)
+        found = self.contributions(kept, aimed)
         stacked = torch.stack([found[name].double().cpu() for name in self.parts.names], dim=1)
         return stacked.numpy(), aimed.target.cpu().numpy(), aimed.measured.cpu().numpy()
 
-    def _contributions(
+    def contributions(
         self, kept: Mapping[Site, Tensor], aimed: Aimed
     ) -> dict[str, Float[Tensor, " batch"]]:
+        """What each part adds to the target, from what passed at `sites` at one position."""
         model, g = self.model, aimed.g
         found = {
             "norm_bias": aimed.norm_bias,
