@@ -3,12 +3,17 @@
 from cutaway.observe.attention import AttentionTo, Patterns, attention_patterns, attention_to
 from cutaway.observe.attribution import attribute
 from cutaway.observe.contributions import Attribution, AttributionError
-from cutaway.observe.detectors import Confirmed, Detected, confirm, detect
+from cutaway.observe.confirming import Confirmed, confirm
+from cutaway.observe.detectors import Detected, detect
 from cutaway.observe.factored import Factored, WeightsError
 from cutaway.observe.inside import Shares, attribute_neurons, attribute_sources
 from cutaway.observe.lens import Lens, logit_lens
+from cutaway.observe.singular import SingularTokens, singular_tokens
+from cutaway.observe.movers import detect_roles
 from cutaway.observe.translators import LensError, Translators, jacobian_lens, tuned_lens
+from cutaway.observe.trigrams import SkipTrigrams, skip_trigrams
 from cutaway.observe.weights import Composition, Copying, composition, copying, ov, qk, virtual
+from cutaway.observe.weights_picture import TokenCircuit, draw_weights, token_circuit
 
 __all__ = [
     "AttentionTo",
@@ -23,6 +28,9 @@ __all__ = [
     "LensError",
     "Patterns",
     "Shares",
+    "SingularTokens",
+    "SkipTrigrams",
+    "TokenCircuit",
     "Translators",
     "WeightsError",
     "attention_patterns",
@@ -34,10 +42,15 @@ __all__ = [
     "confirm",
     "copying",
     "detect",
+    "detect_roles",
+    "draw_weights",
     "jacobian_lens",
     "logit_lens",
     "ov",
     "qk",
+    "singular_tokens",
+    "skip_trigrams",
+    "token_circuit",
     "tuned_lens",
     "virtual",
 ]

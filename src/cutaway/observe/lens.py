@@ -136,7 +136,7 @@ def logit_lens(
             found[name][where] = part.numpy()
     coords = {"layer": [str(site) for site in sites], "position": coordinate(names)}
     arrays = {name: xr.DataArray(part, coords, _DIMS, name) for name, part in found.items()}
-    texts = _texts(model, found["top_token"])
+    texts = token_texts(model, found["top_token"])
     return Lens(
         **arrays,
         top_text=xr.DataArray(texts, coords, _DIMS, "top_text"),
@@ -190,8 +190,8 @@ def _read(
     }
 
 
-def _texts(model: Model, ids: np.ndarray) -> np.ndarray:
-    """Token ids as text, decoding each different one once."""
+def token_texts(model: Model, ids: np.ndarray) -> np.ndarray:
+    """Token ids as text (in digits without a tokenizer), decoding each different one once."""
     different, place = np.unique(ids, return_inverse=True)
     listed = [int(token) for token in different]
     shown = [str(token) for token in listed]

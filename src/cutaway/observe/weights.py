@@ -134,7 +134,7 @@ def copying(model: Model, *, draws: int = 20, seed: int = 0) -> Copying:
         {"layer": np.arange(model.n_layers), "head": np.arange(model.n_heads)},
         ("layer", "head"), "copying",
     )  # fmt: skip
-    return Copying(values=values, chance=chance, provenance=_of(model, draws=draws, seed=seed))
+    return Copying(values=values, chance=chance, provenance=origin(model, draws=draws, seed=seed))
 
 
 def _copying(circuit: Factored, rows: Tensor, columns: Tensor) -> Float[Tensor, " head"]:
@@ -195,7 +195,7 @@ def composition(
               "layer": np.arange(size[0]), "head": np.arange(size[1])}  # fmt: skip
     return Composition(
         values=xr.DataArray(values, coords, tuple(coords), "composition"), through=through,
-        chance=width**-0.5, bound=bound, provenance=_of(model, draws=draws, seed=seed),
+        chance=width**-0.5, bound=bound, provenance=origin(model, draws=draws, seed=seed),
     )  # fmt: skip
 
 
@@ -267,5 +267,6 @@ def _shared(
     return rows.repeat_interleave(model.n_heads // len(rows), dim=0)
 
 
-def _of(model: Model, **settings: object) -> dict[str, object]:
+def origin(model: Model, **settings: object) -> dict[str, object]:
+    """Where numbers that are read off weights alone come from."""
     return {"model": {"name": model.name, "fingerprint": model.fingerprint}, **settings}
