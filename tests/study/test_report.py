@@ -18,6 +18,7 @@ from cutaway.study import Settings, Study, run
 from cutaway.study import patching_sentences as say_patching
 from cutaway.study import sentences as say
 from cutaway.study.blackbox import chosen
+from cutaway.study.report import CHAPTERS
 from cutaway.study.stage import within
 from cutaway.views.text import number
 
@@ -28,12 +29,7 @@ def page(whole: Study) -> str:
 
 
 def test_every_stage_has_its_section(page: str) -> None:
-    for heading in (
-        "The behaviour", "From outside", "Layer by layer", "Which parts write the answer",
-        "Which parts carry it", "Which parts carry it, place by place", "Along which paths",
-        "Where the strongest heads look", "Which circuit does it", "How good the circuit is",
-        "Is the story right", "What was tried against it", "Reproduce this report",
-    ):  # fmt: skip
+    for heading in (*(chapter.heading for chapter in CHAPTERS), "Reproduce this report"):
         assert f"<bdi>{heading}</bdi></h2>" in page or f"{heading}</h2>" in page
 
 

@@ -12,7 +12,7 @@ from cutaway.study.discovery import Discovered
 from cutaway.study.evaluation import Evaluated
 from cutaway.study.roles import Roles
 from cutaway.study.scrubbing import Scrubbing
-from cutaway.study.settings import Settings
+from cutaway.study.stage import Inputs
 from cutaway.study.words import percent
 from cutaway.views import (
     Estimate,
@@ -27,7 +27,7 @@ from cutaway.views import (
 )
 from cutaway.views.text import number
 
-FOUND, CHECKED = "Which circuit does it", "How good the circuit is"
+FOUND, CHECKED = "Which circuit does it?", "How good is the circuit?"
 """The sections' headings."""
 _MOST_PLACES = 3
 _CHECKS = {
@@ -39,8 +39,11 @@ _CHECKS = {
 }
 
 
-def discovery(found: Discovered, settings: Settings, picture: Figure) -> Section:
+def discovery(inputs: Inputs) -> Section:
     """The circuit and how it was found."""
+    found = inputs.of(Discovered)
+    checked = None if inputs.skipped("evaluation") else inputs.of(Evaluated)
+    story = None if inputs.skipped("scrubbing") else inputs.of(Scrubbing)
     return Section(
         heading=FOUND,
         sentences=(
@@ -48,12 +51,12 @@ def discovery(found: Discovered, settings: Settings, picture: Figure) -> Section
             f"every edge at once, from gradients on the way from corrupt to clean prompts "
             f"({found.sizes.clean.sizes['example']} training prompts). A circuit keeps its edges; "
             "all others carry what they carry on the corrupt prompt.",
-            say.discovered(found, settings.kept),
+            say.discovered(found, inputs.settings.kept),
             say.parts(found.circuit),
             say.stable(found),
-            say.strongest_edges(found),
         ),
-        figures=(picture,),
+        figures=(picture(found, checked, inputs.of(Roles), story),),
+        reproduce="study.discovery.circuit, study.discovery.stability",
     )
 
 
@@ -105,8 +108,9 @@ def _read_and_written(roles: Roles) -> tuple[dict[str, list[Reading]], dict[str,
     return attends, writes
 
 
-def evaluation(found: Evaluated, trained: Discovered) -> Section:
+def evaluation(inputs: Inputs) -> Section:
     """What the circuit is worth on prompts it was not found on."""
+    found, trained = inputs.of(Evaluated), inputs.of(Discovered)
     told = (
         say.held_out(found), say.other_measures(found), say.mean_ablation(found),
         say.completeness(found), say.minimality(found),
@@ -121,6 +125,7 @@ def evaluation(found: Evaluated, trained: Discovered) -> Section:
         ),
         figures=(sizes(found, trained), *_needed(found)),
         table=_measures(found),
+        reproduce="print(study.evaluation.circuit)",
     )
 
 

@@ -7,7 +7,7 @@ from cutaway.study.words import listed
 from cutaway.views import Section, Table
 from cutaway.views.text import number, p_value
 
-HEADING = "What was tried against it"
+HEADING = "What was tried against it?"
 _UNITS = {"logit_diff": "logits", "prob_diff": "probability"}
 
 

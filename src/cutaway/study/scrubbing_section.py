@@ -12,7 +12,7 @@ from cutaway.study.circuit_sentences import ratio
 from cutaway.study.scrubbing import ENOUGH, Scrubbing, verdict
 from cutaway.views import Section, Table
 
-HEADING = "Is the story right"
+HEADING = "Is the story right?"
 
 
 def summary(found: Scrubbing) -> str:
