@@ -7,13 +7,17 @@ from cutaway.behaviours.interval import Interval, bootstrap
 from cutaway.behaviours.metrics import METRICS, Coefficients, Metric, recovered
 from cutaway.behaviours.problems import Problem, ProblemsError
 from cutaway.behaviours.provenance import tokenizer_fingerprint
+from cutaway.behaviours.recipe import Choice, Chosen, Filled, Recipe, choices
 from cutaway.behaviours.variation import Probe, breakdown, probes
 
 __all__ = [
     "METRICS",
     "Behaviour",
+    "Choice",
+    "Chosen",
     "Coefficients",
     "Example",
+    "Filled",
     "Interval",
     "Listing",
     "Metric",
@@ -21,10 +25,12 @@ __all__ = [
     "Problem",
     "ProblemsError",
     "Prompt",
+    "Recipe",
     "Split",
     "bootstrap",
     "breakdown",
     "build",
+    "choices",
     "listing",
     "probes",
     "recovered",

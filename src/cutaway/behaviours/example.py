@@ -9,7 +9,7 @@ last token of the piece.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cutaway.errors import BehaviourError
 
@@ -75,6 +75,8 @@ class Example:
     """What varies between examples, by name: template, order, corruption, …"""
     held_out: bool
     """True when it is built from names, templates or sequences that training never sees."""
+    slots: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What its clean prompt was filled with, by slot (`behaviours.recipe`)."""
 
     def __post_init__(self) -> None:
         if not self.answers or not self.wrong_answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Protocol
 
 from cutaway.behaviours.builtin import (
@@ -15,9 +16,18 @@ from cutaway.behaviours.builtin import (
     phone_number,
 )
 from cutaway.behaviours.builtin.sampling import Split, Variations, Vocabulary
+from cutaway.behaviours.builtin.slots import Recipe
 from cutaway.behaviours.example import Example
 
-__all__ = ["DESCRIPTIONS", "GENERATORS", "VARIATIONS", "Generator", "Split", "Vocabulary"]
+__all__ = [
+    "DESCRIPTIONS",
+    "GENERATORS",
+    "RECIPES",
+    "VARIATIONS",
+    "Generator",
+    "Split",
+    "Vocabulary",
+]
 
 
 class Generator(Protocol):
@@ -44,6 +54,9 @@ _FILES = (ioi, gendered_pronouns, greater_than, acronyms, induction, capitals, p
 
 GENERATORS: dict[str, Generator] = {file.NAME: file.generate for file in _FILES}
 """Each behaviour's generator by name."""
+
+RECIPES: dict[str, Callable[[Vocabulary], Recipe]] = {file.NAME: file.recipe for file in _FILES}
+"""By name, how each behaviour's prompts are written from choices."""
 
 DESCRIPTIONS: dict[str, str] = {file.NAME: file.DESCRIPTION for file in _FILES}
 """One sentence about each behaviour."""

@@ -11,6 +11,8 @@ Held out: held-out statement templates, and one in five orders of countries in c
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from functools import partial
 
 from cutaway.behaviours.builtin import words
 from cutaway.behaviours.builtin.sampling import (
@@ -25,6 +27,7 @@ from cutaway.behaviours.builtin.sampling import (
     preceded,
     single_tokens,
 )
+from cutaway.behaviours.builtin.slots import Choice, Filled, Recipe
 from cutaway.behaviours.example import Example
 
 NAME = "capitals"
@@ -67,14 +70,7 @@ def generate(
 ) -> list[Example]:
     """`n` examples; see the module for what varies."""
     wanted = choose(NAME, VARIATIONS, variation)
-    known = single_tokens(
-        NAME,
-        "countries with their capitals",
-        [land for land, city in words.CAPITALS.items() if vocabulary(f" {city}")],
-        vocabulary,
-        at_least=8,
-    )
-    cities = [words.CAPITALS[land] for land in known]
+    known = _known(vocabulary)
 
     def draw() -> Example:
         form = pick(rng, wanted["form"], ("statement", "in-context"))
@@ -82,29 +78,77 @@ def generate(
         sentence = "" if wanted["distractor"] == "none" else rng.choice(words.DISTRACTORS)
         how: dict[str, str] = {}
         if form == "statement":
-            template = pick(rng, wanted["template"], TEMPLATES + HELD_OUT_TEMPLATES)
-            kept_back = template in HELD_OUT_TEMPLATES
-            how["template"] = template
+            how["template"] = pick(rng, wanted["template"], TEMPLATES + HELD_OUT_TEMPLATES)
+            kept_back = how["template"] in HELD_OUT_TEMPLATES
         else:
-            shown = shown[: int(pick(rng, wanted["shots"], SHOTS))]
-            template = ", ".join(f"{land} : {words.CAPITALS[land]}" for land in shown)
-            template = f"Capitals: {template}, {{COUNTRY}} :"
-            kept_back = held_out(*shown, country)
-            how["shots"] = str(len(shown))
-        clean, corrupt = (
-            preceded(fill(template, {"COUNTRY": land}, {"COUNTRY": "COUNTRY"}), sentence)
-            for land in (country, other)
-        )
-        answer = words.CAPITALS[country]
+            how["shots"] = pick(rng, wanted["shots"], SHOTS)
+            kept_back = held_out(*shown[: int(how["shots"])], country)
+        choice = {
+            "template": TEMPLATES[0], "shots": SHOTS[0], **how,
+            "form": form, "distractor": sentence, "COUNTRY": country,
+            **{f"shown {at}": land for at, land in enumerate(shown, start=1)},
+        }  # fmt: skip
+        filled = _filled(known, choice)
         return Example(
-            clean=clean,
-            corrupt=corrupt,
-            answers=(f" {answer}",),
-            wrong_answers=tuple(f" {city}" for city in cities if city != answer),
+            clean=filled.clean,
+            corrupt=_filled(known, {**choice, "COUNTRY": other}).clean,
+            answers=filled.answers,
+            wrong_answers=filled.wrong_answers,
             variation={"template": "none", "shots": "0", "distractor": wanted["distractor"]}
             | how
             | {"form": form, "country": country},
             held_out=kept_back,
+            slots=choice,
         )
 
     return collect(NAME, n, split, draw)
+
+
+def recipe(vocabulary: Vocabulary) -> Recipe:
+    """Every choice: form, template, the country, those shown before it and how many."""
+    known = tuple(_known(vocabulary))
+    shown = [f"shown {at}" for at in range(1, int(SHOTS[-1]) + 1)]
+    return Recipe(
+        slots={
+            "form": ("statement", "in-context"),
+            "template": TEMPLATES + HELD_OUT_TEMPLATES,
+            "shots": SHOTS,
+            "distractor": ("", *words.DISTRACTORS),
+            **dict.fromkeys(("COUNTRY", *shown), known),
+        },
+        write=partial(_written, known),
+    )
+
+
+def _known(vocabulary: Vocabulary) -> list[str]:
+    """The countries that are one token, as their capitals are."""
+    lands = [land for land, city in words.CAPITALS.items() if vocabulary(f" {city}")]
+    return single_tokens(NAME, "countries with their capitals", lands, vocabulary, at_least=8)
+
+
+def _shown(choice: Choice) -> list[str]:
+    """The countries that a prompt of the form "in-context" shows before its own."""
+    count = int(choice["shots"]) if choice["form"] == "in-context" else 0
+    return [choice[f"shown {at}"] for at in range(1, count + 1)]
+
+
+def _written(known: Sequence[str], choice: Choice) -> Filled | None:
+    """The prompt, where no country stands in it twice."""
+    named = [choice["COUNTRY"], *_shown(choice)]
+    return _filled(known, choice) if len(set(named)) == len(named) else None
+
+
+def _filled(known: Sequence[str], choice: Choice) -> Filled:
+    """The clean prompt; the country's capital is right, all others wrong."""
+    template = choice["template"]
+    if choice["form"] == "in-context":
+        shown = ", ".join(f"{land} : {words.CAPITALS[land]}" for land in _shown(choice))
+        template = f"Capitals: {shown}, {{COUNTRY}} :"
+    prompt = fill(template, {"COUNTRY": choice["COUNTRY"]}, {"COUNTRY": "COUNTRY"})
+    answer = words.CAPITALS[choice["COUNTRY"]]
+    cities = [words.CAPITALS[land] for land in known]
+    return Filled(
+        clean=preceded(prompt, choice["distractor"]),
+        answers=(f" {answer}",),
+        wrong_answers=tuple(f" {city}" for city in cities if city != answer),
+    )

@@ -23,6 +23,7 @@ from cutaway.behaviours.builtin.sampling import (
     preceded,
     single_tokens,
 )
+from cutaway.behaviours.builtin.slots import Choice, Filled, Recipe
 from cutaway.behaviours.example import Example
 
 NAME = "gendered-pronouns"
@@ -68,18 +69,7 @@ def generate(
 ) -> list[Example]:
     """`n` examples; see the module for what varies."""
     wanted = choose(NAME, VARIATIONS, variation)
-    pools = {
-        kind: single_tokens(NAME, f"{kind} names", listed, vocabulary, at_least=2)
-        for kind, listed in (("female", words.FEMALE_NAMES), ("male", words.MALE_NAMES))
-    }
-    single_tokens(NAME, "pronouns", ("she", "he"), vocabulary, at_least=2)
-    pronouns: dict[str, str] = {"female": " she", "male": " he"}
-    pools |= {
-        kind: single_tokens(NAME, kind, listed, vocabulary, at_least=2)
-        for kind, listed in (
-            ("PLACE", words.PLACES), ("OBJECT", words.OBJECTS), ("ROLE", ROLES),
-        )
-    }  # fmt: skip
+    pools = _pools(vocabulary)
 
     def draw() -> Example:
         gender = pick(rng, wanted["gender"], ("female", "male"))
@@ -88,17 +78,56 @@ def generate(
         template = pick(rng, wanted["template"], TEMPLATES + HELD_OUT_TEMPLATES)
         setting = {kind: rng.choice(pools[kind]) for kind in ("PLACE", "OBJECT", "ROLE")}
         sentence = "" if wanted["distractor"] == "none" else rng.choice(words.DISTRACTORS)
-        clean, corrupt = (
-            preceded(fill(template, setting | {"NAME": who}, {"NAME": "NAME"}), sentence)
-            for who in (name, swapped)
-        )
+        choice = {**setting, "template": template, "NAME": name, "distractor": sentence}
+        filled = _filled(choice)
         return Example(
-            clean=clean,
-            corrupt=corrupt,
-            answers=(pronouns[gender],),
-            wrong_answers=(pronouns[other],),
+            clean=filled.clean,
+            corrupt=_filled({**choice, "NAME": swapped}).clean,
+            answers=filled.answers,
+            wrong_answers=filled.wrong_answers,
             variation={**wanted, "template": template, "gender": gender, "name": name},
             held_out=template in HELD_OUT_TEMPLATES or held_out(name),
+            slots=choice,
         )
 
     return collect(NAME, n, split, draw)
+
+
+def recipe(vocabulary: Vocabulary) -> Recipe:
+    """Every choice: template, name, place, object, role and the sentence before."""
+    pools = _pools(vocabulary)
+    return Recipe(
+        slots={
+            "template": TEMPLATES + HELD_OUT_TEMPLATES,
+            "distractor": ("", *words.DISTRACTORS),
+            "NAME": (*pools["female"], *pools["male"]),
+            **{kind: tuple(pools[kind]) for kind in ("PLACE", "OBJECT", "ROLE")},
+        },
+        write=_filled,
+    )
+
+
+def _pools(vocabulary: Vocabulary) -> dict[str, list[str]]:
+    """The words of each kind that are one token; the pronouns must be, too."""
+    single_tokens(NAME, "pronouns", ("she", "he"), vocabulary, at_least=2)
+    return {
+        kind: single_tokens(NAME, what, listed, vocabulary, at_least=2)
+        for kind, what, listed in (
+            ("female", "female names", words.FEMALE_NAMES),
+            ("male", "male names", words.MALE_NAMES),
+            ("PLACE", "PLACE", words.PLACES),
+            ("OBJECT", "OBJECT", words.OBJECTS),
+            ("ROLE", "ROLE", ROLES),
+        )
+    }
+
+
+def _filled(choice: Choice) -> Filled:
+    """The clean prompt; the name's pronoun is right and the other one wrong."""
+    prompt = fill(choice["template"], choice, {"NAME": "NAME"})
+    pronouns = (" she", " he") if choice["NAME"] in words.FEMALE_NAMES else (" he", " she")
+    return Filled(
+        clean=preceded(prompt, choice["distractor"]),
+        answers=pronouns[:1],
+        wrong_answers=pronouns[1:],
+    )

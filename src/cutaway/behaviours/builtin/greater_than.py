@@ -12,6 +12,7 @@ combinations of event and year, and a template.
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from cutaway.behaviours.builtin import words
 from cutaway.behaviours.builtin.sampling import (
@@ -26,6 +27,7 @@ from cutaway.behaviours.builtin.sampling import (
     preceded,
     single_tokens,
 )
+from cutaway.behaviours.builtin.slots import Choice, Filled, Recipe
 from cutaway.behaviours.example import Example
 from cutaway.errors import BehaviourError
 
@@ -72,17 +74,16 @@ def generate(
         event = rng.choice(events)
         template = pick(rng, wanted["template"], TEMPLATES + HELD_OUT_TEMPLATES)
         sentence = "" if wanted["distractor"] == "none" else rng.choice(words.DISTRACTORS)
-        slots = {"NOUN": event, "XX1": century, "XX": century}
-        labels = {"NOUN": "NOUN", "XX1": "XX1", "YY": "YY"}
-        clean, corrupt = (
-            preceded(fill(template, slots | {"YY": year}, labels), sentence)
-            for year in (f"{start:02d}", "01")
-        )
+        choice = {
+            "template": template, "distractor": sentence,
+            "NOUN": event, "century": century, "YY": f"{start:02d}",
+        }  # fmt: skip
+        filled = _filled(choice)
         return Example(
-            clean=clean,
-            corrupt=corrupt,
-            answers=tuple(f"{year:02d}" for year in range(start + 1, 100)),
-            wrong_answers=tuple(f"{year:02d}" for year in range(start + 1)),
+            clean=filled.clean,
+            corrupt=_filled({**choice, "YY": "01"}).clean,
+            answers=filled.answers,
+            wrong_answers=filled.wrong_answers,
             variation={
                 **wanted,
                 "template": template,
@@ -91,9 +92,42 @@ def generate(
                 "start": f"{start:02d}",
             },
             held_out=template in HELD_OUT_TEMPLATES or held_out(event, start),
+            slots=choice,
         )
 
     return collect(NAME, n, split, draw)
+
+
+def recipe(vocabulary: Vocabulary) -> Recipe:
+    """Every choice: template, event, century, year in it, and the sentence before."""
+    years = _years(vocabulary)
+    return Recipe(
+        slots={
+            "template": TEMPLATES + HELD_OUT_TEMPLATES,
+            "distractor": ("", *words.DISTRACTORS),
+            "NOUN": tuple(single_tokens(NAME, "events", words.EVENTS, vocabulary, at_least=2)),
+            "century": tuple(dict.fromkeys(century for century, _ in years)),
+            "YY": tuple(f"{year:02d}" for year in sorted({year for _, year in years})),
+        },
+        write=partial(_written, set(years)),
+    )
+
+
+def _written(years: set[tuple[str, int]], choice: Choice) -> Filled | None:
+    """The prompt, where the tokenizer splits this year as it must."""
+    return _filled(choice) if (choice["century"], int(choice["YY"])) in years else None
+
+
+def _filled(choice: Choice) -> Filled:
+    """The clean prompt; all years above the start are right, the others wrong."""
+    slots = {**choice, "XX1": choice["century"], "XX": choice["century"]}
+    prompt = fill(choice["template"], slots, {label: label for label in ("NOUN", "XX1", "YY")})
+    start = int(choice["YY"])
+    return Filled(
+        clean=preceded(prompt, choice["distractor"]),
+        answers=tuple(f"{year:02d}" for year in range(start + 1, 100)),
+        wrong_answers=tuple(f"{year:02d}" for year in range(start + 1)),
+    )
 
 
 def _years(vocabulary: Vocabulary) -> list[tuple[str, int]]:

@@ -14,6 +14,7 @@ Held out: every example whose clean prompt has a held-out name or a held-out tem
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 from cutaway.behaviours.builtin import words
 from cutaway.behaviours.builtin.sampling import (
@@ -28,6 +29,7 @@ from cutaway.behaviours.builtin.sampling import (
     preceded,
     single_tokens,
 )
+from cutaway.behaviours.builtin.slots import Choice, Filled, Recipe
 from cutaway.behaviours.example import Example, Prompt
 
 NAME = "ioi"
@@ -79,12 +81,7 @@ def generate(
 ) -> list[Example]:
     """`n` examples; see the module for what varies."""
     wanted = choose(NAME, VARIATIONS, variation)
-    pools = {
-        kind: single_tokens(NAME, f"{kind} names", listed, vocabulary, at_least=7)
-        for kind, listed in (("female", words.FEMALE_NAMES), ("male", words.MALE_NAMES))
-    }
-    places = single_tokens(NAME, "places", words.PLACES, vocabulary, at_least=2)
-    objects = single_tokens(NAME, "objects", words.OBJECTS, vocabulary, at_least=2)
+    pools = _pools(vocabulary)
 
     def draw() -> Example:
         kinds = _kinds(rng, wanted["names"])
@@ -92,16 +89,18 @@ def generate(
         others = _people(rng, pools, (rng.choice(kinds), *kinds, kinds[0]), besides=(io, subject))
         template = pick(rng, wanted["template"], TEMPLATES + HELD_OUT_TEMPLATES)
         order = pick(rng, wanted["order"], ("ABBA", "BABA"))
-        setting = {"PLACE": rng.choice(places), "OBJECT": rng.choice(objects)}
+        setting = {kind: rng.choice(pools[kind]) for kind in ("PLACE", "OBJECT")}
+        sentence = _distractor(rng, wanted["distractor"])
+        people = {"IO": io, "S": subject, "C": others[3]}
+        choice = {**people, **setting, "template": template, "order": order, "distractor": sentence}
         swap = wanted["corruption"] == "name-swap"
-        people = (io, subject)
-        clean, corrupt = _pair(template, order, people, None if swap else others, setting)
-        sentence = _distractor(rng, wanted["distractor"], others[3])
+        unrelated = dict[str, str](IO=others[0], S1=others[1], S2=others[2])
+        filled = _filled(choice)
         return Example(
-            clean=preceded(clean, sentence),
-            corrupt=preceded(corrupt, sentence),
-            answers=(f" {io}",),
-            wrong_answers=(f" {subject}",),
+            clean=filled.clean,
+            corrupt=_prompt(choice, {"S2": io} if swap else unrelated),
+            answers=filled.answers,
+            wrong_answers=filled.wrong_answers,
             variation={
                 **wanted,
                 "template": template,
@@ -111,9 +110,55 @@ def generate(
                 "S": subject,
             },
             held_out=template in HELD_OUT_TEMPLATES or held_out(io) or held_out(subject),
+            slots=choice,
         )
 
     return collect(NAME, n, split, draw)
+
+
+def recipe(vocabulary: Vocabulary) -> Recipe:
+    """Every choice: template, order, three people (C is in some distractors), place and object."""
+    pools = _pools(vocabulary)
+    people = tuple(pools["female"] + pools["male"])
+    return Recipe(
+        slots={
+            "template": TEMPLATES + HELD_OUT_TEMPLATES,
+            "order": ("ABBA", "BABA"),
+            "distractor": ("", *words.DISTRACTORS, *words.NAME_DISTRACTORS),
+            **dict.fromkeys(("IO", "S", "C"), people),
+            **{kind: tuple(pools[kind]) for kind in ("PLACE", "OBJECT")},
+        },
+        write=_written,
+    )
+
+
+def _pools(vocabulary: Vocabulary) -> dict[str, list[str]]:
+    """The words of each kind that are one token."""
+    return {
+        kind: single_tokens(NAME, what, listed, vocabulary, at_least=least)
+        for kind, what, listed, least in (
+            ("female", "female names", words.FEMALE_NAMES, 7),
+            ("male", "male names", words.MALE_NAMES, 7),
+            ("PLACE", "places", words.PLACES, 2),
+            ("OBJECT", "objects", words.OBJECTS, 2),
+        )
+    }
+
+
+def _written(choice: Choice) -> Filled | None:
+    """The prompt, where the people in it are different ones."""
+    third = "{C}" in choice["distractor"]
+    people = [choice[kind] for kind in (("IO", "S", "C") if third else ("IO", "S"))]
+    return _filled(choice) if len(set(people)) == len(people) else None
+
+
+def _filled(choice: Choice) -> Filled:
+    """The clean prompt, where IO is right and S is wrong."""
+    return Filled(
+        clean=_prompt(choice, {}),
+        answers=(f" {choice['IO']}",),
+        wrong_answers=(f" {choice['S']}",),
+    )
 
 
 def _kinds(rng: random.Random, names: str) -> tuple[str, str]:
@@ -141,33 +186,20 @@ def _people(
     return found
 
 
-def _pair(
-    template: str,
-    order: str,
-    people: tuple[str, str],
-    unrelated: list[str] | None,
-    setting: dict[str, str],
-) -> tuple[Prompt, Prompt]:
-    """The clean prompt and the corrupt one: with unrelated people, or else with S2 swapped."""
-    io, subject = people
-    first, second = ("IO", "S1") if order == "ABBA" else ("S1", "IO")
+def _prompt(choice: Choice, others: Mapping[str, str]) -> Prompt:
+    """The prompt, with others in the places that `others` names by their labels."""
+    first, second = ("IO", "S1") if choice["order"] == "ABBA" else ("S1", "IO")
     labels = {"A": first, "B": second, "S": "S2"}
     after = {"A" if first == "S1" else "B": "S1+1"}
-    clean = dict[str, str](IO=io, S1=subject, S2=subject)
-    corrupt = clean | {"S2": io}
-    if unrelated is not None:
-        corrupt = dict[str, str](IO=unrelated[0], S1=unrelated[1], S2=unrelated[2])
-
-    def filled(names: dict[str, str]) -> Prompt:
-        slots = {slot: names[label] for slot, label in labels.items()} | setting
-        return fill(template, slots, labels, after=after)
-
-    return filled(clean), filled(corrupt)
+    names = {"IO": choice["IO"], "S1": choice["S"], "S2": choice["S"], **others}
+    slots = {slot: names[label] for slot, label in labels.items()}
+    slots |= {kind: choice[kind] for kind in ("PLACE", "OBJECT")}
+    sentence = choice["distractor"].replace("{C}", choice["C"])
+    return preceded(fill(choice["template"], slots, labels, after=after), sentence)
 
 
-def _distractor(rng: random.Random, kind: str, third: str) -> str:
+def _distractor(rng: random.Random, kind: str) -> str:
+    """A sentence to stand before the prompt; {C} is a third person."""
     if kind == "none":
         return ""
-    if kind == "sentence":
-        return rng.choice(words.DISTRACTORS)
-    return rng.choice(words.NAME_DISTRACTORS).replace("{C}", third)
+    return rng.choice(words.DISTRACTORS if kind == "sentence" else words.NAME_DISTRACTORS)

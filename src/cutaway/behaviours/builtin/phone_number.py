@@ -13,6 +13,8 @@ Variation `shown` is the number of groups in the prompt. Held out: four prompt t
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from functools import partial
 
 from cutaway.behaviours.builtin import words
 from cutaway.behaviours.builtin.sampling import (
@@ -26,6 +28,7 @@ from cutaway.behaviours.builtin.sampling import (
     preceded,
     single_tokens,
 )
+from cutaway.behaviours.builtin.slots import Choice, Filled, Recipe
 from cutaway.behaviours.example import Example
 
 NAME = "phone-number"
@@ -67,9 +70,7 @@ def generate(
 ) -> list[Example]:
     """`n` examples; see the module for what varies."""
     wanted = choose(NAME, VARIATIONS, variation)
-    groups = single_tokens(
-        NAME, "groups of two digits", [f"{i:02d}" for i in range(100)], vocabulary, at_least=100
-    )
+    groups = _groups(vocabulary)
     memorised, *others = words.OWNERS
     single_tokens(NAME, "memorised owners", (memorised,), vocabulary, at_least=1)
     others = single_tokens(NAME, "owners", others, vocabulary, at_least=2)
@@ -78,22 +79,49 @@ def generate(
         template = pick(rng, wanted["template"], TEMPLATES + HELD_OUT_TEMPLATES)
         shown = pick(rng, wanted["shown"], ("3", "4"))
         sentence = "" if wanted["distractor"] == "none" else rng.choice(words.DISTRACTORS)
-        digits = " ".join(NUMBER[: int(shown)])
         other = rng.choice(others)
-        clean, corrupt = (
-            preceded(
-                fill(template, {"OWNER": owner, "DIGITS": digits}, {"OWNER": "OWNER"}), sentence
-            )
-            for owner in (memorised, other)
-        )
-        answer = NUMBER[int(shown)]
+        choice = {
+            "template": template, "shown": shown, "distractor": sentence, "OWNER": memorised,
+        }  # fmt: skip
+        filled = _filled(groups, choice)
         return Example(
-            clean=clean,
-            corrupt=corrupt,
-            answers=(f" {answer}",),
-            wrong_answers=tuple(f" {group}" for group in groups if group != answer),
+            clean=filled.clean,
+            corrupt=_filled(groups, {**choice, "OWNER": other}).clean,
+            answers=filled.answers,
+            wrong_answers=filled.wrong_answers,
             variation={**wanted, "template": template, "shown": shown, "other owner": other},
             held_out=template in HELD_OUT_TEMPLATES,
+            slots=choice,
         )
 
     return collect(NAME, n, split, draw)
+
+
+def recipe(vocabulary: Vocabulary) -> Recipe:
+    """Every choice but the owner, whose number alone was memorised."""
+    return Recipe(
+        slots={
+            "template": TEMPLATES + HELD_OUT_TEMPLATES,
+            "distractor": ("", *words.DISTRACTORS),
+            "shown": ("3", "4"),
+        },
+        write=partial(_filled, _groups(vocabulary)),
+    )
+
+
+def _groups(vocabulary: Vocabulary) -> list[str]:
+    """All groups of two digits, each one token."""
+    listed = [f"{i:02d}" for i in range(100)]
+    return single_tokens(NAME, "groups of two digits", listed, vocabulary, at_least=100)
+
+
+def _filled(groups: Sequence[str], choice: Choice) -> Filled:
+    """The clean prompt; the lighthouse's next group is right, all others wrong."""
+    shown = int(choice["shown"])
+    slots = {**choice, "DIGITS": " ".join(NUMBER[:shown])}
+    answer = NUMBER[shown]
+    return Filled(
+        clean=preceded(fill(choice["template"], slots, {"OWNER": "OWNER"}), choice["distractor"]),
+        answers=(f" {answer}",),
+        wrong_answers=tuple(f" {group}" for group in groups if group != answer),
+    )
