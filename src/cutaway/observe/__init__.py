@@ -2,14 +2,14 @@
 
 from cutaway.observe.attention import AttentionTo, Patterns, attention_patterns, attention_to
 from cutaway.observe.attribution import attribute
-from cutaway.observe.contributions import Attribution, AttributionError
 from cutaway.observe.confirming import Confirmed, confirm
+from cutaway.observe.contributions import Attribution, AttributionError
 from cutaway.observe.detectors import Detected, detect
 from cutaway.observe.factored import Factored, WeightsError
 from cutaway.observe.inside import Shares, attribute_neurons, attribute_sources
 from cutaway.observe.lens import Lens, logit_lens
-from cutaway.observe.singular import SingularTokens, singular_tokens
 from cutaway.observe.movers import detect_roles
+from cutaway.observe.singular import SingularTokens, singular_tokens
 from cutaway.observe.translators import LensError, Translators, jacobian_lens, tuned_lens
 from cutaway.observe.trigrams import SkipTrigrams, skip_trigrams
 from cutaway.observe.weights import Composition, Copying, composition, copying, ov, qk, virtual

@@ -7,15 +7,16 @@ For a relation R (see `relations`) and each head, on each prompt:
 2. chance: the same with uniform attention (relations of places), or on the prompt with its tokens
    shuffled, at the places where R held (relations of tokens);
 3. p: sign flips of score − chance over prompts, corrected by the largest statistic of all heads
-   (`measure.significance`);
+   and relations (`measure.significance`): a level of 0.01 bounds the chance of naming any head at
+   all in a model that has none;
 4. a head is *detected* when p is below a level and the excess is at least `least`. The second is
    needed since with enough prompts even an untrained head's liking, of a thousandth, is no chance.
 
 Prompts, when none are given, are random tokens said twice after the first token, in which all
 relations occur and nothing but the tokens' order can be known (Olsson et al. 2022).
 
-`confirm` is the causal side: the attention along R is taken out of one head's pattern (its other
-weights stay as they are) and the behaviour's metric is measured without it.
+What a head does in a behaviour, and not only where it looks, is read by `movers`; `confirming` is
+the causal side of both.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ import xarray as xr
 from torch import Tensor
 
 from cutaway.behaviours.behaviour import Behaviour
-from cutaway.behaviours.interval import bootstrap
-from cutaway.behaviours.metrics import METRICS, Metric
 from cutaway.errors import InputError
 from cutaway.measure.batches import Progress, batch_size_for, batches
 from cutaway.measure.result import Result, provenance
@@ -41,25 +40,58 @@ from cutaway.model.model import Model
 from cutaway.model.ports import Passing
 from cutaway.model.sites import Site
 from cutaway.model.tokens import Tokens
-from cutaway.observe.attention import Head, layer_and_head
-from cutaway.observe.relations import KINDS, Mask, Relation, allowed, shuffled, texts_of
+from cutaway.observe.relations import (
+    KINDS,
+    Mask,
+    allowed,
+    known_relation,
+    shuffled,
+    texts_of,
+)
 
 LEVEL, LEAST = 0.01, 0.1
 _HALF = 12
+_ARRAYS = ("values", "chance", "effect", "effect_chance", "p")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detected(Result):
-    """How much every head attends along each relation."""
+    """How much every head attends along each relation (or as each role wants it, see `roles`)."""
 
     values: xr.DataArray
     """(example, relation, layer, head): the attention along it; NaN where a prompt has none."""
     chance: xr.DataArray
     """The same by chance."""
+    effect: xr.DataArray
+    """The same axes: what a role's head does with what it sees, in logits (S-inhibition: in the
+    name movers' attention); NaN for relations, which are of attention alone."""
+    effect_chance: xr.DataArray
+    """The same by chance."""
     p: xr.DataArray
-    """(relation, layer, head): p of the excess, corrected for the heads."""
+    """(relation, layer, head): p of the excess, and of the effect's, whichever is larger; 1 where
+    either has the wrong sign. Corrected for all heads and relations."""
+    left_out: tuple[str, ...] = ()
+    """Why roles could not be looked for in these prompts, a sentence for each."""
     provenance: Mapping[str, Any] = field(repr=False)
     """Versions, model, data and settings."""
+
+    @classmethod
+    def of(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        names: Sequence[str],
+        record: Mapping[str, Any],
+        left_out: Sequence[str] = (),
+    ) -> Self:
+        """From plain arrays, by the names of the fields, that end in (relation, layer, head)."""
+        layers, heads = arrays["p"].shape[1:]
+        coords = {"relation": list(names), "layer": np.arange(layers), "head": np.arange(heads)}
+        dims = ("example", "relation", "layer", "head")
+        made = {
+            name: xr.DataArray(arrays[name], coords, dims[4 - arrays[name].ndim :], name)
+            for name in _ARRAYS
+        }
+        return cls(**made, provenance=record, left_out=tuple(left_out))
 
     @property
     def mean(self) -> xr.DataArray:
@@ -71,37 +103,51 @@ class Detected(Result):
         """(relation, layer, head): the mean less chance."""
         return (self.values - self.chance).mean("example", skipna=True)
 
+    @property
+    def excess_effect(self) -> xr.DataArray:
+        """(relation, layer, head): the mean effect less chance; NaN for relations."""
+        return (self.effect - self.effect_chance).mean("example", skipna=True)
+
     def heads(
         self, relation: str | None = None, *, level: float = LEVEL, least: float = LEAST
     ) -> pd.DataFrame:
-        """The heads detected, the surest first: relation, layer, head, score, chance, p."""
+        """The heads detected, the strongest first: relation, layer, head, score, chance, effect
+        (less chance; only roles have one), p.
+
+        `level` bounds p and `least` is the least excess of attention. Raises `InputError` for a
+        relation that is not here.
+        """
         known = list(self.values["relation"].to_numpy())
         if relation is not None and relation not in known:
             raise InputError(f"There is no relation {relation!r} here; found {', '.join(known)}.")
         found: list[dict[str, object]] = []
-        mean, chance = self.mean, self.chance.mean("example", skipna=True)
+        mean, does = self.mean, self.excess_effect
+        chance = self.chance.mean("example", skipna=True)
         for name in known if relation is None else [relation]:
             at = {"relation": name}
             sure = (self.p.sel(at) < level) & (self.excess.sel(at) >= least)
             for layer, head in np.argwhere(sure.to_numpy()):
                 here = {**at, "layer": layer, "head": head}
                 numbers = {key: float(each.sel(here)) for key, each in
-                           (("score", mean), ("chance", chance), ("p", self.p))}  # fmt: skip
+                           (("score", mean), ("chance", chance), ("effect", does), ("p", self.p))
+                           }  # fmt: skip
                 found.append({**here, **numbers})
-        columns = ["relation", "layer", "head", "score", "chance", "p"]
+        columns = ["relation", "layer", "head", "score", "chance", "effect", "p"]
         table = pd.DataFrame(found, columns=pd.Index(columns))
         return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
     def to_dataset(self) -> xr.Dataset:
         """All arrays in one."""
-        arrays = {"values": self.values, "chance": self.chance, "p": self.p}
-        return xr.Dataset(arrays, attrs={"provenance": self.provenance})
+        beside = {"provenance": self.provenance, "left_out": list(self.left_out)}
+        return xr.Dataset({name: getattr(self, name) for name in _ARRAYS}, attrs=beside)
 
     @classmethod
     def from_dataset(cls, data: xr.Dataset) -> Self:
         """The inverse of `to_dataset`."""
-        arrays = {name: data[name] for name in ("values", "chance", "p")}
-        return cls(**arrays, provenance=data.attrs["provenance"])
+        arrays = {name: data[name] for name in _ARRAYS}
+        return cls(
+            **arrays, left_out=tuple(data.attrs["left_out"]), provenance=data.attrs["provenance"]
+        )
 
 
 def repeated(model: Model, *, n: int = 64, seed: int = 0) -> Behaviour:
@@ -145,7 +191,10 @@ def detect(
     are left out for a model without a tokenizer. Raises `InputError` for a relation that does not
     exist, or that no prompt has.
     """
-    asked = [_known(name, model) for name in (_default(model) if relations is None else relations)]
+    asked = [
+        known_relation(name, model)
+        for name in (_default(model) if relations is None else relations)
+    ]
     rows = repeated(model, seed=seed) if prompts is None else prompts
     generator = torch.Generator().manual_seed(seed)
     shape = (len(rows), len(asked), model.n_layers, model.n_heads)
@@ -164,84 +213,16 @@ def detect(
     if missing.any():
         name = asked[int(np.argmax(missing))].name
         raise InputError(f"No prompt has a token with a {name!r} relation; give other prompts.")
-    names = [each.name for each in asked]
-    coords = {"relation": names, "layer": np.arange(shape[2]), "head": np.arange(shape[3])}
-    dims = ("example", "relation", "layer", "head")
-    return Detected(
-        values=xr.DataArray(values, coords, dims, "attention"),
-        chance=xr.DataArray(chance, coords, dims, "chance"),
-        p=xr.DataArray(_p(values - chance, seed), coords, dims[1:], "p"),
-        provenance=provenance(model, rows, {"method": "head detectors", "seed": seed}),
-    )
+    arrays = {"values": values, "chance": chance, "p": corrected(values - chance, seed)}
+    nothing = {name: np.full(shape, np.nan) for name in ("effect", "effect_chance")}
+    record = provenance(model, rows, {"method": "head detectors", "seed": seed})
+    return Detected.of(arrays | nothing, [each.name for each in asked], record)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Confirmed:
-    """What a behaviour loses when a head may not attend along a relation."""
-
-    head: tuple[int, int]
-    """Layer and head."""
-    relation: str
-    """The relation."""
-    clean: float
-    """The metric of the model."""
-    change: float
-    """By how much the metric falls, on average over examples."""
-    low: float
-    """The lower end of its 95 % interval."""
-    high: float
-    """The upper end."""
-
-    @property
-    def matters(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
-
-
-def confirm(
-    model: Model,
-    behaviour: Behaviour,
-    head: Head,
-    relation: str,
-    *,
-    metric: str | Metric | None = None,
-    batch_size: int | None = None,
-) -> Confirmed:
-    """Take the attention along a relation out of one head, and measure the behaviour."""
-    layer, index = layer_and_head(head)
-    site = model.check_site(Site("pattern", layer, index)).whole
-    known, chosen = _known(relation, model), metric or behaviour.metric
-    measure = chosen if isinstance(chosen, Metric) else METRICS[chosen]
-    fell, clean = np.empty(len(behaviour)), np.empty(len(behaviour))
-    for where, rows in batches(behaviour, batch_size_for(model, behaviour, batch_size)):
-        tokens = rows.clean
-        mask = known.mask(tokens, texts_of(model, tokens) if known.texts else [])
-        with torch.no_grad():
-            plain = rows.end_logits(model.run(tokens).logits)
-            cut = rows.end_logits(model.run(tokens, taps=[_Cut(site, index, mask)]).logits)
-        reference = plain if measure.needs_reference else None
-        before, after = (measure(each, rows, reference=reference) for each in (plain, cut))
-        clean[where], fell[where] = before.cpu().numpy(), (before - after).cpu().numpy()
-    found = bootstrap(fell)
-    return Confirmed(
-        head=(layer, index), relation=relation, clean=float(clean.mean()),
-        change=float(found.mean), low=float(found.low), high=float(found.high),
-    )  # fmt: skip
-
-
-class _Cut:
-    """The tap that takes some weights out of one head's pattern."""
-
-    def __init__(self, site: Site, head: int, mask: Mask) -> None:
-        self.site, self.head, self.mask = site, head, mask
-
-    def wants(self, site: Site) -> bool:
-        return site == self.site
-
-    def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
-        changed = x.clone()
-        changed[:, self.head] = x[:, self.head].masked_fill(self.mask.to(x.device), 0.0)
-        return changed
+def corrected(excess: np.ndarray, seed: int) -> np.ndarray:
+    """p of every cell of (example, *cells), corrected for all of them; NaN where there is none."""
+    cells = excess.reshape(len(excess), -1).T
+    return sign_flips(cells, seed=seed).p_corrected.reshape(excess.shape[1:])
 
 
 class _Along:
@@ -283,25 +264,5 @@ def _even(tokens: Tokens, mask: Mask) -> np.ndarray:
     return share.numpy()
 
 
-def _p(excess: np.ndarray, seed: int) -> np.ndarray:
-    """(relation, layer, head): corrected over the heads of each relation."""
-    found = np.empty(excess.shape[1:])
-    for number in range(excess.shape[1]):
-        cells = excess[:, number].reshape(len(excess), -1).T
-        kept = ~np.isnan(cells).all(axis=0)
-        found[number] = sign_flips(cells[:, kept], seed=seed).p_corrected.reshape(found.shape[1:])
-    return found
-
-
 def _default(model: Model) -> list[str]:
     return [name for name, each in KINDS.items() if model.tokenizer is not None or not each.texts]
-
-
-def _known(name: str, model: Model) -> Relation:
-    if name not in KINDS:
-        raise InputError(f"There is no relation {name!r}; choose one of {', '.join(KINDS)}.")
-    if KINDS[name].texts and model.tokenizer is None:
-        raise InputError(
-            f"{name!r} is a relation of texts, and {model.name} was opened without a tokenizer."
-        )
-    return KINDS[name]

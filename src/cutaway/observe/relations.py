@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from cutaway.errors import InputError
 from cutaway.model.model import Model
 from cutaway.model.tokens import Tokens
 
@@ -138,3 +139,14 @@ _LISTED = (
 
 KINDS: Mapping[str, Relation] = MappingProxyType({each.name: each for each in _LISTED})
 """Every relation by name."""
+
+
+def known_relation(name: str, model: Model) -> Relation:
+    """A relation by its name. Raises `InputError` for none, or one that the model cannot show."""
+    if name not in KINDS:
+        raise InputError(f"There is no relation {name!r}; choose one of {', '.join(KINDS)}.")
+    if KINDS[name].texts and model.tokenizer is None:
+        raise InputError(
+            f"{name!r} is a relation of texts, and {model.name} was opened without a tokenizer."
+        )
+    return KINDS[name]
