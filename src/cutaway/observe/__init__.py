@@ -5,10 +5,18 @@ from cutaway.observe.attribution import attribute
 from cutaway.observe.confirming import Confirmed, confirm
 from cutaway.observe.contributions import Attribution, AttributionError
 from cutaway.observe.detectors import Detected, detect
+from cutaway.observe.entropy import EntropyNeurons, entropy_neurons
 from cutaway.observe.factored import Factored, WeightsError
+from cutaway.observe.frequency import FrequencyNeurons, frequency_neurons
 from cutaway.observe.inside import Shares, attribute_neurons, attribute_sources
 from cutaway.observe.lens import Lens, logit_lens
 from cutaway.observe.movers import detect_roles
+from cutaway.observe.neurons import (
+    DeadNeurons,
+    DuplicateNeurons,
+    dead_neurons,
+    duplicate_neurons,
+)
 from cutaway.observe.singular import SingularTokens, singular_tokens
 from cutaway.observe.translators import LensError, Translators, jacobian_lens, tuned_lens
 from cutaway.observe.trigrams import SkipTrigrams, skip_trigrams
@@ -22,8 +30,12 @@ __all__ = [
     "Composition",
     "Confirmed",
     "Copying",
+    "DeadNeurons",
     "Detected",
+    "DuplicateNeurons",
+    "EntropyNeurons",
     "Factored",
+    "FrequencyNeurons",
     "Lens",
     "LensError",
     "Patterns",
@@ -41,9 +53,13 @@ __all__ = [
     "composition",
     "confirm",
     "copying",
+    "dead_neurons",
     "detect",
     "detect_roles",
     "draw_weights",
+    "duplicate_neurons",
+    "entropy_neurons",
+    "frequency_neurons",
     "jacobian_lens",
     "logit_lens",
     "ov",
