@@ -12,11 +12,11 @@ made for all readers at once. For the readers of one layer:
    at the last stream: as much memory as those activations;
 2. with the norm  x̂ = c(x)/s,  y = gain · x̂ + bias  (c subtracts the mean or does nothing), and
    g_r = (W_r · gain)ᵀ δ_r / s,  the gradient at the reader's input is  c(g_r) − x̂ (x̂ · g_r) / d;
-3. so the contraction with the change Δ_w is  Σ_p g_r · c(Δ_w) − Σ_p (x̂ · g_r)(x̂ · Δ_w) / d: one
-   product of (reader, position · d) with (position · d, writer) per example, and a small one.
+3. its contraction with the changes Δ_w is one product of (reader, position · d) with
+   (position · d, writer) per example.
 
 Steps 2 and 3 cost R·W/2 · d_model multiply-adds per position, a third of a plain pass of GPT-2
-small, and W + R/L copies of the stream for the examples at hand, which are as many as the memory
+small, and W + 2R/L copies of the stream for the examples at hand, which are as many as the memory
 budget allows. Where the way from the stream to the site is not a plain norm and a linear layer
 (latent attention, adapters, clipped projections), the gradient is pulled back by autograd instead.
 The rotary key of latent attention is read by all heads together: its gradient is what the gradient
@@ -30,6 +30,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 import torch
 from einops import einsum, rearrange
@@ -139,22 +140,30 @@ class Attribution:
         shape = (len(batch), len(graph.readers), len(graph.writers))
         found = torch.zeros(shape, device=self.on.model.device)
         size = self.rows_at_once(batch.tokens.ids.shape[1] - batch.start)
-        changes = batch.changes(batch.start)
         for first in range(0, len(batch), size):
             some = slice(first, min(first + size, len(batch)))
-            with torch.no_grad():
-                every = torch.cat([
-                    change.linear(_from(slopes.totals.get(change.columns.start), batch.start))[
-                        :, some
-                    ]
-                    for change in changes
-                ])  # fmt: skip
-            self._of_rows(found[some], every, batch, slopes, some)
+            self._of_rows(found[some], self._changes(batch, slopes, some), batch, slopes, some)
         if columns is not None:
             outside = torch.ones(shape[2], dtype=torch.bool, device=found.device)
             outside[columns] = False
             found[:, :, outside] = 0
         return found
+
+    @torch.no_grad()
+    def _changes(self, batch: Batch, slopes: Slopes, some: slice) -> Tensor:
+        """(writer, row, position, d_model): what some rows' writers change, to first order.
+
+        One block of memory, each row's writers together, so that no product needs a copy.
+        """
+        width, model = batch.tokens.ids.shape[1] - batch.start, self.on.model
+        shape = (some.stop - some.start, len(self.on.graph.writers), width, model.d_model)
+        block = torch.empty(shape, dtype=model.dtype, device=model.device).transpose(0, 1)
+        for change in batch.changes(batch.start, some):
+            total = slopes.totals.get(change.columns.start)
+            block[change.columns] = change.linear(
+                None if total is None else total[some, batch.start :]
+            )
+        return block
 
     def rows_at_once(self, width: int) -> int:
         """How many examples fit the memory budget."""
@@ -166,7 +175,6 @@ class Attribution:
         """Fill in the scores of some rows; `changes` is (writer, row, position, d_model)."""
         start, graph = batch.start, self.on.graph
         places = list(picked(graph, batch.tokens.rows(some), start))
-        centred = changes - changes.mean(dim=-1, keepdim=True) if self._any_centres() else changes
         for layer in range(graph.n_layers):
             others: Tensor | None = None
             for reading in self.on.readings.of(layer):
@@ -175,7 +183,7 @@ class Attribution:
                 delta = slopes.at[reading.site]
                 delta = delta[some, delta.shape[1] - (batch.tokens.ids.shape[1] - start) :]
                 norm = self._plain(reading)
-                seen = (centred if norm is not None and norm.centres else changes)[:reach]
+                seen = changes[:reach]
                 part = torch.stack(
                     [
                         _scored(reading, norm, at(stream), at.weighted(delta), at.along_rows(seen))
@@ -193,10 +201,6 @@ class Attribution:
         at_end = changes[:, torch.arange(found.shape[0]), batch.end[some] - start]
         last = einsum(slopes.at_last[some], at_end, "row d, writer row d -> row writer")
         found[:, -1] = -last.float()
-
-    def _any_centres(self) -> bool:
-        norms = [self._plain(reading) for reading in self.on.readings.by_site.values()]
-        return any(norm is not None and norm.centres for norm in norms)
 
     def _plain(self, reading: Reading) -> FrozenNorm | None:
         """The reading's norm in closed form, when norm and projection are plain."""
@@ -216,42 +220,39 @@ class Attribution:
         return self._norms[id(norm)]
 
 
-def _from(total: Tensor | None, start: int) -> Tensor | None:
-    return None if total is None else total[:, start:]
-
-
 def _scored(
     reading: Reading, norm: FrozenNorm | None, stream: Tensor, delta: Tensor, changes: Tensor
 ) -> Tensor:
     """(row, reader, writer): reader gradients times changes, summed over the positions given."""
-    if norm is None:
-        return _dot(_pulled_back(reading, stream, delta), changes)
-    return _contracted(reading, norm, stream, delta, changes)
+    pull = _pulled_back if norm is None else partial(_through, norm)
+    return _dot(pull(reading, stream, delta), changes)
 
 
-def _contracted(
-    reading: Reading, norm: FrozenNorm, stream: Tensor, delta: Tensor, changes: Tensor
-) -> Tensor:
-    """(row, reader, writer): steps 2 and 3, with the norm in closed form."""
+def _through(norm: FrozenNorm, reading: Reading, stream: Tensor, delta: Tensor) -> Tensor:
+    """(reader, row, position, d_model): step 2, with the norm in closed form."""
     scale = norm.scale(stream)
-    direction = (norm.centred(stream.float()) / scale).to(changes)
+    direction = (norm.centred(stream.float()) / scale).to(delta)
     weight = reading.weight()
     gained = delta if delta.ndim == 4 else delta[:, :, None]
-    gained = (gained / scale[..., None]).to(changes)
+    gained = (gained / scale[..., None]).to(delta)
     if weight is None:
-        back = rearrange(gained * norm.gain.to(changes), "row p 1 d -> 1 row p d")
+        back = rearrange(gained * norm.gain.to(delta), "row p 1 d -> 1 row p d").clone()
     else:
         weight = weight.detach() * norm.gain.to(weight)
         back = einsum(gained, weight, "row p r e, r e d -> r row p d")
-    along = einsum(back, direction, "r row p d, row p d -> row r p")
-    other = einsum(changes, direction, "w row p d, row p d -> row p w")
-    return _dot(back, changes) - along @ other / stream.shape[-1]
+    if norm.centres:
+        back -= back.mean(dim=-1, keepdim=True)
+    along = einsum(back, direction, "r row p d, row p d -> r row p")[..., None]
+    return back.addcmul_(along, direction, value=-1 / stream.shape[-1])
 
 
 def _dot(gradients: Tensor, changes: Tensor) -> Tensor:
-    """(row, reader, writer) from (reader, row, position, d) and (writer, row, position, d)."""
-    left = gradients.flatten(2).transpose(0, 1)
-    return left @ changes.flatten(2).permute(1, 2, 0)
+    """(row, reader, writer) from (reader, row, position, d) and (writer, row, position, d).
+
+    A product for each row: batched ones copy a 16-bit operand that is part of a larger tensor.
+    """
+    rows = zip(gradients.flatten(2).unbind(1), changes.flatten(2).unbind(1), strict=True)
+    return torch.stack([left @ right.T for left, right in rows])
 
 
 def _pulled_back(reading: Reading, stream: Tensor, delta: Tensor) -> Tensor:

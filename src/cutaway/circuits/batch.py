@@ -10,6 +10,7 @@ which the two prompts do; `start` is that position, and no method looks before i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -88,12 +89,10 @@ class Batch:
         rows = torch.arange(len(self))
         return Resumed(base=base, written=self.clean, rows=rows, layer=0, start=self.start)
 
-    def changes(self, start: int = 0) -> list[Change]:
+    def changes(self, start: int = 0, rows: slice = slice(None)) -> Iterator[Change]:
         """Each writer's replacement less what it writes in the clean run, from a position on."""
-        found = all_changes(
-            self.on.model, self.on.graph, self.clean.after(start), self.replacement.after(start)
-        )
-        return list(found)
+        clean, other = (side.rows(rows).after(start) for side in (self.clean, self.replacement))
+        return all_changes(self.on.model, self.on.graph, clean, other)
 
     def on_logits(self) -> Float[Tensor, "row vocab"]:
         """The clean run's logits at the prompts' ends."""
