@@ -21,7 +21,7 @@ from cutaway.study.stage import Inputs, SkippedError
 
 def inputs(model: Model, behaviour: Behaviour, settings: Settings) -> Inputs:
     return Inputs(
-        model=model, behaviour=behaviour, settings=settings, results=(), origin={},
+        model=model, behaviour=behaviour, settings=settings, results={}, origin={},
         tick=lambda _done, _of: None,
     )  # fmt: skip
 

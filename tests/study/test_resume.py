@@ -244,7 +244,7 @@ def test_a_stage_reads_no_setting_that_it_does_not_name(
               ("versions", "model", "behaviour", "settings", "command", "python")}  # fmt: skip
     for stage in PLAN.values():
         read.clear()
-        needed = tuple(whole.results[name] for name in stage.needs)
+        needed = {name: whole.results[name] for name in stage.needs}
         with suppress(SkippedError):
             stage.compute(
                 Inputs(

@@ -88,11 +88,11 @@ def study(
     run again it recomputes nothing.
     """
     from cutaway.study.directory import check_output
-    from cutaway.study.plan import chosen_stages
+    from cutaway.study.plan import PLAN
     from cutaway.study.settings import Settings
 
     check_named(behaviour, prompts)
-    chosen_stages(stage)
+    PLAN.chosen(stage)
     variations(vary)
     directory = _directory(behaviour, prompts, model, out)
     check_output(directory)

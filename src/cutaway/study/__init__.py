@@ -5,40 +5,50 @@ from cutaway.study.blackbox import BlackBox
 from cutaway.study.discovery import Discovered
 from cutaway.study.estimates import Estimated
 from cutaway.study.evaluation import Evaluated
+from cutaway.study.hypothesis import RoleHypothesis, read_hypotheses
 from cutaway.study.lens import Lenses
 from cutaway.study.manifest import Manifest, StageRecord
 from cutaway.study.patching import Patching
 from cutaway.study.paths import Paths
-from cutaway.study.plan import PLAN
+from cutaway.study.plan import PLAN, Plan
+from cutaway.study.role_tests import ROLES
 from cutaway.study.roles import Roles
 from cutaway.study.runner import run
 from cutaway.study.scrubbing import Scrubbing
 from cutaway.study.settings import Settings
-from cutaway.study.stage import Inputs, Progress, Skipped, Stage
+from cutaway.study.stage import Inputs, Progress, Skipped, SkippedError, Stage
 from cutaway.study.study import Study
+from cutaway.study.tested import Hypotheses, Tested
 from cutaway.study.verdict import Attack, RedTeam
 
 __all__ = [
     "PLAN",
+    "ROLES",
     "Attack",
     "Attention",
     "BlackBox",
     "Discovered",
     "Estimated",
     "Evaluated",
+    "Hypotheses",
     "Inputs",
     "Lenses",
     "Manifest",
     "Patching",
     "Paths",
+    "Plan",
     "Progress",
     "RedTeam",
+    "RoleHypothesis",
     "Roles",
     "Scrubbing",
     "Settings",
     "Skipped",
+    "SkippedError",
     "Stage",
     "StageRecord",
     "Study",
+    "Tested",
+    "read_hypotheses",
     "run",
 ]

@@ -68,6 +68,14 @@ def alone(directory: Path) -> Generator[None]:
         lock.release()
 
 
+def free_beside(directory: Path) -> Path:
+    """The first of `name-2`, `name-3`, … that there is not."""
+    count = 2
+    while (found := directory.with_name(f"{directory.name}-{count}")).exists():
+        count += 1
+    return found
+
+
 def put_aside(path: Path) -> Path:
     """Rename a file or directory to the first free `name.old`, `name.old-2`, …; gives that."""
     target, count = path.with_name(f"{path.name}.old"), 1

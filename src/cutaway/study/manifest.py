@@ -118,7 +118,9 @@ class Manifest:
     def other_settings(self, other: Manifest) -> list[str]:
         """Which settings differ, in words; new ones that an older study lacks do not count."""
         return [
-            f"its {name} is {value} and not {other.settings.get(name)}"
+            "its hypotheses are others"
+            if name == "hypotheses"
+            else f"its {name} is {value} and not {other.settings.get(name)}"
             for name, value in self.settings.items()
             if value != other.settings.get(name)
         ]
@@ -152,7 +154,7 @@ def describe(
             "metric": behaviour.metric,
             "provenance": json.loads(json.dumps(dict(behaviour.provenance), default=str)),
         },
-        settings=asdict(settings),
+        settings=json.loads(json.dumps(asdict(settings))),
         command=command,
         python=python,
     )

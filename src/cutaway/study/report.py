@@ -10,26 +10,26 @@ A chapter is added by one line in `CHAPTERS`.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from cutaway.behaviours import Behaviour
-from cutaway.observe import Attribution
 from cutaway.study import behaviour_sections as outside
 from cutaway.study import circuit_sections as circuit
 from cutaway.study import figures as draw
+from cutaway.study import hypotheses_section, redteam_section, scrubbing_section
 from cutaway.study import observed_sections as observed
 from cutaway.study import patching_sections as patched
 from cutaway.study import patching_sentences as say_patching
-from cutaway.study import redteam_section, scrubbing_section
 from cutaway.study import sentences as say
 from cutaway.study.blackbox import BlackBox
 from cutaway.study.patching import Patching
 from cutaway.study.places import place_name, places
 from cutaway.study.scrubbing import Scrubbing
 from cutaway.study.settings import Settings
-from cutaway.study.stage import Inputs
+from cutaway.study.stage import Inputs, Stage
+from cutaway.study.tested import Hypotheses
 from cutaway.study.verdict import RedTeam
 from cutaway.views import Fact, Report, Section
 
@@ -61,6 +61,9 @@ CHAPTERS: tuple[Chapter, ...] = (
     Chapter(patched.PLACES, ("estimates", "patching"), patched.attribution_patching),
     Chapter(patched.PATHS, ("paths",), patched.path_patching),
     Chapter(observed.LOOKS, ("attention",), observed.attention),
+    Chapter(
+        hypotheses_section.HEADING, ("hypotheses",), _of(Hypotheses, hypotheses_section.section)
+    ),
     Chapter(circuit.FOUND, ("discovery", "roles"), circuit.discovery),
     Chapter(circuit.CHECKED, ("evaluation",), circuit.evaluation),
     Chapter(scrubbing_section.HEADING, ("scrubbing",), _of(Scrubbing, scrubbing_section.section)),
@@ -69,16 +72,18 @@ CHAPTERS: tuple[Chapter, ...] = (
 """Every section of the report, in order."""
 
 
-def assemble(inputs: Inputs) -> Report:
-    """The whole report."""
+def assemble(inputs: Inputs, *, more: Sequence[Stage] = ()) -> Report:
+    """The whole report; `more` are stages that bring their own sections."""
     behaviour, origin = inputs.behaviour, inputs.origin
     name, missing = str(origin["model"]["name"]), dict[str, str]()
     return Report(
         title=_title(behaviour),
         subtitle=f"{behaviour.name} in {name}, {len(behaviour)} prompt pairs",
-        summary=tuple(say.summary(inputs.results)),
-        facts=facts(inputs.of(BlackBox), inputs.of(Attribution), inputs.of(Patching)),
-        sections=tuple(_section(inputs, chapter, missing) for chapter in CHAPTERS),
+        summary=tuple(say.summary(inputs.results.values())),
+        facts=tuple(facts(inputs)),
+        sections=tuple(
+            _section(inputs, chapter, missing) for chapter in (*CHAPTERS, *map(_chapter, more))
+        ),
         reproduce=_commands(origin),
         provenance=_provenance(origin, behaviour, inputs.settings),
     )
@@ -120,39 +125,49 @@ def _title(behaviour: Behaviour) -> str:
     return name if colon and len(name) <= 60 else behaviour.name
 
 
-def facts(box: BlackBox, attribution: Attribution, patching: Patching) -> tuple[Fact, ...]:
-    """The numbers that stand large at the top."""
-    found = [
-        Fact(
-            label="accuracy",
-            value=draw.estimate(box.interval("accuracy")),
-            percent=True,
-            note=f"{box.n} clean prompts",
-        ),
-        Fact(
-            label="logit difference",
-            value=draw.estimate(box.interval("logit_diff")),
-            note=f"{box.n} clean prompts",
-        ),
-    ]
+def _chapter(stage: Stage) -> Chapter:
+    """The section that a stage brings itself."""
+
+    def draw(inputs: Inputs) -> Section:
+        assert stage.section is not None
+        return stage.section(inputs.results[stage.name])
+
+    return Chapter(stage.title, (stage.name,), draw)
+
+
+def facts(inputs: Inputs) -> Iterator[Fact]:
+    """The numbers that stand large at the top, as far as there are."""
+    if inputs.skipped("blackbox") is None:
+        yield from _from_outside(inputs.of(BlackBox))
+    if inputs.skipped("patching") is None:
+        yield _strongest_head(inputs.of(Patching))
+
+
+def _from_outside(box: BlackBox) -> Iterator[Fact]:
+    yield Fact(
+        label="accuracy", value=draw.estimate(box.interval("accuracy")), percent=True,
+        note=f"{box.n} clean prompts",
+    )  # fmt: skip
+    yield Fact(
+        label="logit difference", value=draw.estimate(box.interval("logit_diff")),
+        note=f"{box.n} clean prompts",
+    )  # fmt: skip
     if 0 < box.n_held_out < box.n:
-        held_out = box.interval("accuracy", held_out=True)
-        found.append(
-            Fact(
-                label="accuracy, held out", value=draw.estimate(held_out), percent=True,
-                note=f"{box.n_held_out} prompts kept aside",
-            )
+        yield Fact(
+            label="accuracy, held out", percent=True,
+            value=draw.estimate(box.interval("accuracy", held_out=True)),
+            note=f"{box.n_held_out} prompts kept aside",
         )  # fmt: skip
+
+
+def _strongest_head(patching: Patching) -> Fact:
     heads = patching.heads_denoise
     best = heads.top(1).to_dict("records")[0]
-    value = draw.Estimate(*(float(best[key]) for key in ("effect", "low", "high")))
-    found.append(
-        Fact(
-            label=f"{say_patching.cell_name(heads, best)}, put back alone", value=value,
-            note=f"change of the {say_patching.measured(heads)}, {patching.n} examples",
-        )
-    )  # fmt: skip
-    return tuple(found)
+    return Fact(
+        label=f"{say_patching.cell_name(heads, best)}, put back alone",
+        value=draw.Estimate(*(float(best[key]) for key in ("effect", "low", "high"))),
+        note=f"change of the {say_patching.measured(heads)}, {patching.n} examples",
+    )
 
 
 def _commands(origin: Mapping[str, Any]) -> str:
@@ -175,6 +190,11 @@ def _provenance(
         "behaviour fingerprint": data["fingerprint"],
         **{f"behaviour {key}": value for key, value in data["provenance"].items() if value},
         "places": ", ".join(place_name(place) for place in places(behaviour)),
-        **{name.replace("_", " "): value for name, value in origin["settings"].items()},
+        **{
+            name.replace("_", " "): value
+            for name, value in origin["settings"].items()
+            if name != "hypotheses"
+        },
+        "hypotheses": "; ".join(map(str, settings.hypotheses)) or "the study’s own",
         **dict(origin["versions"]),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 from cutaway.behaviours import Behaviour
@@ -26,12 +26,14 @@ def script(
     """
     name = model.name if opened_as is None else opened_as
     opening = f"cutaway.open({name!r})" if name else "cutaway.open()"
-    options = ", ".join(f"{key}={value!r}" for key, value in asdict(settings).items())
+    each = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    options = ", ".join(f"{key}={value!r}" for key, value in each.items())
+    named = "RoleHypothesis, " if settings.hypotheses else ""
     return "\n".join(
         [
             "import cutaway",
             "from cutaway.behaviours import Behaviour",
-            "from cutaway.study import Settings, run",
+            f"from cutaway.study import {named}Settings, run",
             "",
             f"model = {opening}",
             f"behaviour = {_making(behaviour, prompts)}",

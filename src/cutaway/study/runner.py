@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,14 +25,24 @@ from typing import Any
 from cutaway.behaviours import Behaviour
 from cutaway.errors import StudyError
 from cutaway.model import Model
-from cutaway.study.directory import alone, check_output, claim, clear_parts, put_aside
+from cutaway.study.directory import (
+    alone,
+    check_output,
+    claim,
+    clear_parts,
+    free_beside,
+    put_aside,
+)
+from cutaway.study.hypotheses import check
 from cutaway.study.manifest import Manifest, StageRecord, describe, now
-from cutaway.study.plan import chosen_stages
+from cutaway.study.plan import PLAN, Plan
 from cutaway.study.reproduce import script
 from cutaway.study.saving import DamagedFileError, sha256
 from cutaway.study.settings import Settings
 from cutaway.study.stage import Inputs, Progress, Silent, Skipped, SkippedError, Stage
 from cutaway.study.study import Study
+
+_LEFT_OUT = "it is left out of this study’s plan."
 
 
 def run(
@@ -40,7 +50,9 @@ def run(
     behaviour: Behaviour,
     out: str | Path,
     *,
+    plan: Plan = PLAN,
     stages: Sequence[str] | None = None,
+    again: Sequence[str] = (),
     seed: int | None = None,
     settings: Settings | None = None,
     fresh: bool = False,
@@ -54,7 +66,9 @@ def run(
         model: the opened model.
         behaviour: its examples.
         out: the study's directory; it goes on where an earlier run of the same study stopped.
+        plan: the stages there are, in order: `PLAN`, or what was made of it.
         stages: the stages wanted (those they need are run too); None means all of the plan.
+        again: stages to compute anew although nothing changed; "report" makes the report again.
         seed: for bootstrap resamples and the choice of examples; wins over that of `settings`.
         settings: how much to measure.
         fresh: put a study that is there aside (`NAME.old`) and begin anew.
@@ -63,16 +77,18 @@ def run(
         python: the same in Python; when not given, one is written from the model and the behaviour.
 
     Raises:
-        StudyError: the directory cannot be written or belongs to another study or process, or
-            there is no such stage.
+        StudyError: the directory cannot be written or belongs to another study or process, there
+            is no such stage, or a hypothesis names what the model or the prompts do not have.
     """
-    wanted = chosen_stages(stages)
+    wanted = plan.chosen(stages)
+    anew = {stage.name for stage in plan.chosen(again)} & set(again) if again else set[str]()
     directory = Path(out)
     told = progress or Silent()
     check_output(directory)
     settled = settings or Settings()
     if seed is not None:
         settled = replace(settled, seed=seed)
+    check(settled, model, behaviour)
     text = python or script(model, behaviour, settled, directory)
     manifest = describe(model, behaviour, settled, command, text)
     if fresh and directory.exists() and any(directory.iterdir()):
@@ -82,7 +98,7 @@ def run(
         clear_parts(directory)
         going_on = _continued(manifest, directory, told)
         work = _Work(model, behaviour, settled, directory, going_on, told)
-        return work.through(wanted)
+        return work.through(wanted, anew)
 
 
 def _continued(manifest: Manifest, directory: Path, told: Progress) -> Manifest:
@@ -94,8 +110,8 @@ def _continued(manifest: Manifest, directory: Path, told: Progress) -> Manifest:
     differences = saved.differences(manifest)
     if differences:
         raise StudyError(
-            f"{directory} belongs to another study: {'; '.join(differences)}. Name another "
-            "directory (--out), or start afresh there (--fresh), which keeps the old study aside."
+            f"{directory} belongs to another study: {'; '.join(differences)}. Begin this one in "
+            f"{free_beside(directory)} (--out), or here (--fresh), which keeps the old one aside."
         )
     changed = saved.other_settings(manifest)
     if not changed:
@@ -122,11 +138,11 @@ class _Work:
         self.results: dict[str, object] = {}
         self.computed: list[str] = []
 
-    def through(self, stages: Sequence[Stage]) -> Study:
+    def through(self, stages: Sequence[Stage], again: Set[str]) -> Study:
         self.behaviour.save(self.directory / "behaviour")
         for stage in stages:
             inputs = self._fingerprint(stage)
-            kept = self._kept(stage, inputs)
+            kept = None if stage.name in again else self._kept(stage, inputs)
             if kept is None:
                 self._compute(stage, inputs)
             else:
@@ -152,10 +168,14 @@ class _Work:
             "settings": settings,
             "needs": {name: self._given(name) for name in stage.needs},
         }
+        if stage.version:
+            described["version"] = stage.version
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
     def _given(self, name: str) -> dict[str, str]:
         """What a finished stage gives on: its files' hashes, or why it was skipped."""
+        if name not in self.results:
+            return {"skipped": _LEFT_OUT}
         record = self.manifest.stages[name]
         return {"skipped": record.message} if record.status == "skipped" else dict(record.files)
 
@@ -205,8 +225,11 @@ class _Work:
         self.progress.finished(stage.name, stage.title, kept=False, seconds=seconds)
 
     def _inputs(self, stage: Stage) -> Inputs:
-        results = tuple(self.results[name] for name in stage.needs)
-        missing = [one for one in results if isinstance(one, Skipped)]
+        results = {
+            name: self.results.get(name, Skipped(stage=name, reason=_LEFT_OUT))
+            for name in stage.needs
+        }
+        missing = [one for one in results.values() if isinstance(one, Skipped)]
         if missing and not stage.alone:
             raise SkippedError(missing[0].reason)
         return Inputs(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import cast
 
 from cutaway.errors import StudyError
+from cutaway.study.hypothesis import RoleHypothesis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,8 @@ class Settings:
     attention_examples: int = 3
     """On so many real examples each."""
 
+    hypotheses: tuple[RoleHypothesis, ...] = ()
+    """What is claimed of heads and MLPs, to be tested; none: the study states roles itself."""
     discovery_examples: int = 64
     """At most so many training prompts are used to find a circuit."""
     evaluation_examples: int = 32
@@ -42,7 +47,12 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, least = getattr(self, field.name), 0 if field.name == "seed" else 1
-            if field.name != "kept" and value < least:
+            if field.name not in ("kept", "hypotheses") and value < least:
                 raise StudyError(f"{field.name} must be at least {least}; found {value}.")
         if not 0 < self.kept < 1:
             raise StudyError(f"kept must be above 0 and below 1; found {self.kept}.")
+        given = tuple(cast("Iterable[object]", self.hypotheses))
+        for each in given:
+            if not isinstance(each, RoleHypothesis):
+                raise StudyError(f"hypotheses are RoleHypothesis(PARTS, ROLE); found {each!r}.")
+        object.__setattr__(self, "hypotheses", given)

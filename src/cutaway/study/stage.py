@@ -8,15 +8,19 @@ what needs it; the report says so in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from cutaway.behaviours import Behaviour
 from cutaway.errors import StudyError
 from cutaway.model import Model
+from cutaway.study.saving import load_parts, save_parts
 from cutaway.study.settings import Settings
+from cutaway.views import Section
 
 Result = TypeVar("Result")
 
@@ -93,24 +97,28 @@ class Inputs:
     """Its examples."""
     settings: Settings
     """How much to measure."""
-    results: tuple[object, ...]
-    """The results of the stages it needs."""
+    results: Mapping[str, object]
+    """The results of the stages it needs, by name; `Skipped` for one that was skipped, or that the
+    plan does not have."""
     origin: Mapping[str, Any]
     """The study's provenance, as its manifest has it."""
     tick: Tick
     """To be called as work advances."""
 
-    def of(self, kind: type[Result]) -> Result:
-        """The result of the needed stage whose results have this type."""
-        for result in self.results:
-            if isinstance(result, kind):
+    def of(self, kind: type[Result], stage: str | None = None) -> Result:
+        """The result of the needed stage whose results have this type.
+
+        `stage` names one where several needed ones give that type.
+        """
+        for name, result in self.results.items():
+            if isinstance(result, kind) and stage in (None, name):
                 return result
         raise StudyError(f"This stage was not given a {kind.__name__}; list its stage in needs.")
 
     def skipped(self, stage: str) -> Skipped | None:
         """What stands for a needed stage that was skipped; None when it was not."""
-        found = (one for one in self.results if isinstance(one, Skipped) and one.stage == stage)
-        return next(found, None)
+        found = self.results.get(stage)
+        return found if isinstance(found, Skipped) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,3 +141,39 @@ class Stage:
     """Write a result into the study's directory; gives each file's hash by its name."""
     load: Callable[[Path], Any]
     """Read it back from there."""
+    section: Callable[[Any], Section] | None = None
+    """The report's section about its result; None where the report has one already, or none."""
+    version: str = ""
+    """To be changed when `compute` is, so that what it gave before is not kept: a study sees that
+    its inputs are the same, and cannot see that the function is another one."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z][\w-]*", self.name):
+            raise StudyError(
+                f"A stage's name is one word, which names its files; found {self.name!r}."
+            )
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        title: str,
+        compute: Callable[[Inputs], Result],
+        result: type[Result],
+        *,
+        needs: Sequence[str] = (),
+        reads: Sequence[str] = (),
+        section: Callable[[Result], Section] | None = None,
+        version: str = "",
+    ) -> Self:
+        """A stage from a function and the type of what it gives.
+
+        The type is a `cutaway.measure.Result`, or a dataclass whose fields are; it is saved as
+        `NAME.nc`, or as `NAME.FIELD.nc` for each (see `cutaway.study.saving`). The function finds
+        the results of the stages in `needs` with `inputs.of(TYPE)`.
+        """
+        return cls(
+            name=name, title=title, needs=tuple(needs), reads=tuple(reads), compute=compute,
+            save=partial(save_parts, name), load=partial(load_parts, name, result),
+            section=section, version=version,
+        )  # fmt: skip

@@ -21,6 +21,7 @@ from cutaway.study.paths import Paths
 from cutaway.study.roles import Roles
 from cutaway.study.scrubbing import Scrubbing
 from cutaway.study.stage import Skipped
+from cutaway.study.tested import Hypotheses
 from cutaway.study.verdict import RedTeam
 
 Result = TypeVar("Result")
@@ -42,69 +43,78 @@ class Study:
     @property
     def blackbox(self) -> BlackBox:
         """The behaviour as measured from outside."""
-        return self._result("blackbox", BlackBox)
+        return self.of(BlackBox, "blackbox")
 
     @property
     def lens(self) -> Lenses:
         """What each layer would answer."""
-        return self._result("lens", Lenses)
+        return self.of(Lenses, "lens")
 
     @property
     def attribution(self) -> Attribution:
         """What each part adds to the logit difference."""
-        return self._result("attribution", Attribution)
+        return self.of(Attribution, "attribution")
 
     @property
     def patching(self) -> Patching:
         """What moving one activation between runs does."""
-        return self._result("patching", Patching)
+        return self.of(Patching, "patching")
 
     @property
     def estimates(self) -> Estimated:
         """What gradients say of every head and MLP, and how well they agree."""
-        return self._result("estimates", Estimated)
+        return self.of(Estimated, "estimates")
 
     @property
     def paths(self) -> Paths:
         """Along which paths the strongest heads work."""
-        return self._result("paths", Paths)
+        return self.of(Paths, "paths")
 
     @property
     def attention(self) -> Attention:
         """Where the strongest heads look."""
-        return self._result("attention", Attention)
+        return self.of(Attention, "attention")
 
     @property
     def roles(self) -> Roles:
         """What each head reads and writes."""
-        return self._result("roles", Roles)
+        return self.of(Roles, "roles")
+
+    @property
+    def hypotheses(self) -> Hypotheses:
+        """What was claimed of heads and MLPs, tested."""
+        return self.of(Hypotheses, "hypotheses")
 
     @property
     def discovery(self) -> Discovered:
         """The smallest circuit that keeps the behaviour."""
-        return self._result("discovery", Discovered)
+        return self.of(Discovered, "discovery")
 
     @property
     def evaluation(self) -> Evaluated:
         """What the circuit is worth on held-out prompts."""
-        return self._result("evaluation", Evaluated)
+        return self.of(Evaluated, "evaluation")
 
     @property
     def scrubbing(self) -> Scrubbing:
         """A hypothesis about the behaviour, tested."""
-        return self._result("scrubbing", Scrubbing)
+        return self.of(Scrubbing, "scrubbing")
 
     @property
     def redteam(self) -> RedTeam:
         """What was tried against the finding."""
-        return self._result("redteam", RedTeam)
+        return self.of(RedTeam, "redteam")
 
     @property
     def report(self) -> Path:
         """The report's file."""
-        return self._result("report", Path)
+        return self.of(Path, "report")
 
-    def _result(self, stage: str, kind: type[Result]) -> Result:
+    def of(self, kind: type[Result], stage: str) -> Result:
+        """The result of a stage, one's own too, checked to have this type.
+
+        Raises `StudyError` for a stage that was skipped or not run.
+        """
         found = self.results.get(stage)
         if isinstance(found, Skipped):
             raise StudyError(f"The stage {stage!r} was skipped: {found.reason}")
