@@ -20,6 +20,16 @@ MAY_USE: dict[str, set[str]] = {
     "patch": {"errors", "model", "behaviours", "measure", "views"},
     "views": {"errors"},
     "circuits": {"errors", "model", "behaviours", "measure", "patch", "views"},
+    "mechanisms": {
+        "errors",
+        "model",
+        "behaviours",
+        "measure",
+        "observe",
+        "patch",
+        "views",
+        "circuits.overlap",
+    },
     "organisms": {"errors", "model", "behaviours"},
     # It holds circuits against organisms, which do not know each other.
     "ground_truth": {"errors", "model", "behaviours", "circuits", "organisms", "patch.journal"},
