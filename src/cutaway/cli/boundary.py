@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
 
 from cutaway.errors import CutawayError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cutaway.patch import Journal
 
 
 class Interrupted(Exception):  # noqa: N818 (it is no error)
@@ -46,6 +51,30 @@ def boundary() -> Generator[None]:
     except KeyboardInterrupt:
         _say("Interrupted; nothing was left half done, and the same command starts again.")
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def kept_beside(target: Path, identity: Mapping[str, object]) -> Generator[Journal]:
+    """The journal of the work that the block does and saves as `target`.
+
+    It is gone once the block has saved its work, and where nothing was finished; after Ctrl-C a
+    sentence says how to go on.
+    """
+    from cutaway.patch import Journal
+
+    with Journal.beside(target, identity) as journal:
+        try:
+            yield journal
+        except BaseException as error:
+            if not journal.count:
+                journal.remove()
+            elif isinstance(error, KeyboardInterrupt):
+                raise Interrupted(
+                    f"Interrupted. What is finished is kept in {journal.path}; the same command "
+                    "goes on from there."
+                ) from None
+            raise
+        journal.remove()
 
 
 def _say(sentence: str) -> None:

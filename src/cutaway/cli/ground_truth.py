@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from cutaway.cli import options
-from cutaway.cli.boundary import Interrupted
+from cutaway.cli.boundary import kept_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,40 +128,27 @@ def _run(
 
     from cutaway import ground_truth as work
     from cutaway.cli.bars import Bars
-    from cutaway.patch import Journal
 
     logging.disable_progress_bar()
     settings = work.identity(examples=examples, seed=seed)
     models, methods = work.choose_models(names[0]), work.choose_methods(names[1])
     many = len(models) * len(methods)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with Journal.beside(target, settings) as journal, Bars() as bars:
+    with kept_beside(target, settings) as journal, Bars() as bars:
         if journal.resumed:
             bars.noted(f"Going on: {journal.resumed:,} rows were finished earlier.")
-        try:
-            scored = work.measure(models, methods, examples=examples, seed=seed, journal=journal)
-            rows = _counted(bars, "known circuits", scored, many)
-            reports: list[Report] = []
-            if nulls[0]:
-                cases = work.known(models, methods, examples=examples, seed=seed, journal=journal)
-                reports += _counted(bars, "their reports", cases, many)
-                cases = work.nulls(
-                    nulls[0], methods, examples=examples, searched=nulls[1], seed=seed,
-                    journal=journal,
-                )  # fmt: skip
-                reports += _counted(bars, "null cases", cases, nulls[0] * len(methods))
-        except BaseException as error:
-            if not journal.count:
-                journal.remove()
-            elif isinstance(error, KeyboardInterrupt):
-                raise Interrupted(
-                    f"Interrupted. What is finished is kept in {journal.path}; the same command "
-                    "goes on from there."
-                ) from None
-            raise
+        scored = work.measure(models, methods, examples=examples, seed=seed, journal=journal)
+        rows = _counted(bars, "known circuits", scored, many)
+        reports: list[Report] = []
+        if nulls[0]:
+            cases = work.known(models, methods, examples=examples, seed=seed, journal=journal)
+            reports += _counted(bars, "their reports", cases, many)
+            cases = work.nulls(
+                nulls[0], methods, examples=examples, searched=nulls[1], seed=seed, journal=journal
+            )
+            reports += _counted(bars, "null cases", cases, nulls[0] * len(methods))
         found = work.GroundTruth(rows=rows, reports=reports, provenance=settings)
         found.save(target)
-        journal.remove()
     return found
 
 

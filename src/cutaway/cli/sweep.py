@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cutaway.cli import options
-from cutaway.cli.boundary import Interrupted
+from cutaway.cli.boundary import kept_beside
 from cutaway.cli.inputs import check_named, chosen_behaviour, opened, study_name, variations
 from cutaway.cli.words import parts, place, size_in_bytes
 
@@ -171,28 +171,17 @@ def _path(out: str | None, name: str) -> Path:
 def _run(plan: Plan, path: Path) -> Effects:
     """Carry the plan out and save it, going on where an interrupted run stopped."""
     from cutaway.cli.bars import Bars
-    from cutaway.patch import Journal, identity, run_plan
+    from cutaway.patch import identity, run_plan
 
-    with Journal.beside(path, identity(plan)) as journal, Bars() as bars:
+    with kept_beside(path, identity(plan)) as journal, Bars() as bars:
         if journal.resumed:
             bars.noted(
                 f"Going on with an interrupted sweep: {journal.resumed:,} of "
                 f"{_pieces(plan, journal.settings):,} pieces of work were finished earlier."
             )
         bars.started("sweep", f"{plan.experiment.site}, {plan.experiment.mode}")
-        try:
-            effects = run_plan(plan, journal=journal, progress=bars.advanced)
-        except BaseException as error:
-            if not journal.count:
-                journal.remove()
-            elif isinstance(error, KeyboardInterrupt):
-                raise Interrupted(
-                    f"Interrupted. What is finished is kept in {journal.path}; the same command "
-                    "goes on from there."
-                ) from None
-            raise
+        effects = run_plan(plan, journal=journal, progress=bars.advanced)
         effects.save(path)
-        journal.remove()
     return effects
 
 
