@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.metrics import METRICS, Coefficients, at_least_float32
@@ -173,9 +173,8 @@ def dot(x: Float[Tensor, "batch d_model"], g: Float[Tensor, "batch d_model"]) ->
     return (x.to(g.device) * g).sum(dim=-1)
 
 
-def attention_post_norm(model: Model, layer: int) -> FrozenNorm | None:
-    """The norm between a layer's attention and the stream, as a linear map."""
-    norm = model.anatomy.layers[layer].attn_post_norm
+def linear_norm(model: Model, norm: nn.Module | None) -> FrozenNorm | None:
+    """A norm between a part of a layer and the stream, as a linear map; None without one."""
     if norm is None:
         return None
     device = next((w.device for w in norm.parameters()), model.device)

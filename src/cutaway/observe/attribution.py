@@ -44,8 +44,8 @@ from cutaway.observe.aim import (
     Aimed,
     AtEnd,
     Target,
-    attention_post_norm,
     dot,
+    linear_norm,
     through_post_norm,
 )
 from cutaway.observe.contributions import Attribution, Parts, refuse_unless_sum
@@ -96,7 +96,9 @@ class Splitting:
     def __init__(self, model: Model, parts: Parts, aim: Aim) -> None:
         self.model, self.parts, self.aim = model, parts, aim
         self.adds_up: bool | None = None
-        self.post_norms = [attention_post_norm(model, layer) for layer in range(model.n_layers)]
+        self.post_norms = [
+            linear_norm(model, layer.attn_post_norm) for layer in model.anatomy.layers
+        ]
         layers = range(model.n_layers)
         kinds = ("z", "attn_out", "mlp_out")
         self.sites = [

@@ -39,12 +39,12 @@ from cutaway.measure.finite import check_run
 from cutaway.measure.result import Result, interval, provenance
 from cutaway.model import weights as read
 from cutaway.model.model import Model
-from cutaway.model.norm import FrozenNorm, frozen
+from cutaway.model.norm import FrozenNorm
 from cutaway.model.ports import Passing
 from cutaway.model.select import positions_of
 from cutaway.model.sites import Site
 from cutaway.model.tokens import Tokens
-from cutaway.observe.aim import Aim, AtEnd, Target, attention_post_norm, dot, through_post_norm
+from cutaway.observe.aim import Aim, AtEnd, Target, dot, linear_norm, through_post_norm
 from cutaway.observe.contributions import AttributionError
 
 
@@ -151,7 +151,7 @@ def attribute_neurons(
     sites = [model.check_site(Site("mlp_post", layer)) for layer in chosen]
     aim = Aim.of(model, behaviour, target)
     weights = [read.mlp_output(model, layer).float() for layer in chosen]
-    norms = [mlp_post_norm(model, layer) for layer in chosen]
+    norms = [linear_norm(model, model.anatomy.layers[layer].mlp_post_norm) for layer in chosen]
     values = np.empty((len(behaviour), len(chosen), len(weights[0])))
     rest = np.empty((len(behaviour), len(chosen)))
     outs = [Site("mlp_out", layer) for layer in chosen]
@@ -216,7 +216,9 @@ class Sources:
         self.model = model
         self.sites = [Site("z", layer) for layer in layers]
         """What has to be kept at `end`."""
-        self._norms = [attention_post_norm(model, layer) for layer in layers]
+        self._norms = [
+            linear_norm(model, model.anatomy.layers[layer].attn_post_norm) for layer in layers
+        ]
         self._rows = [read.output(model, layer).float() for layer in layers]
 
     @torch.no_grad()
@@ -251,15 +253,6 @@ def apart(tokens: Tokens, positions: Sequence[int | str] | int | str | None) -> 
                 "so its share would be counted twice; ask for one of them."
             )
     return [names[column] for column in kept]
-
-
-def mlp_post_norm(model: Model, layer: int) -> FrozenNorm | None:
-    """The norm between a layer's MLP and the stream, as a linear map."""
-    norm = model.anatomy.layers[layer].mlp_post_norm
-    if norm is None:
-        return None
-    device = next((w.device for w in norm.parameters()), model.device)
-    return frozen(norm, model.d_model, device, model.dtype)
 
 
 def through_mlp(

@@ -22,10 +22,10 @@ from cutaway.model import weights as read
 from cutaway.model.model import Model
 from cutaway.model.run import Run
 from cutaway.model.sites import Site
-from cutaway.observe.aim import Aim, Aimed
+from cutaway.observe.aim import Aim, Aimed, linear_norm
 from cutaway.observe.attribution import Splitting
 from cutaway.observe.contributions import Parts
-from cutaway.observe.inside import mlp_post_norm, through_mlp
+from cutaway.observe.inside import through_mlp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,9 @@ def neurons_of_logit(
     with torch.no_grad():
         g = _aimed(model, run, position, ids, kept).g
         post = kept[site]
-        through = through_mlp(model, layer, mlp_post_norm(model, layer), post, g).to(post)
+        through = through_mlp(
+            model, layer, linear_norm(model, model.anatomy.layers[layer].mlp_post_norm), post, g
+        ).to(post)
         return (post * (through @ weights.to(post).mT))[0]
 
 
