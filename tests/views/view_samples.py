@@ -11,6 +11,8 @@ from cutaway.views import (
     ExamplePrompt,
     Fact,
     Figure,
+    Part,
+    Point,
     Reading,
     Report,
     Section,
@@ -27,6 +29,7 @@ from cutaway.views import (
     lens,
     lens_curve,
     scatter,
+    story,
 )
 
 TOKENS = ("<s>", "When", " Mary", " and", " John", " left", ",", " John", " told")
@@ -142,7 +145,23 @@ def report(tokens: tuple[str, ...] = TOKENS, name: str = "L0H1", *, n_examples: 
         title=f"Title {name}",
         subtitle=name,
         summary=(f"Summary {name}",),
-        facts=(Fact(label=name, value=estimate(0.75), percent=True, note=name),),
+        points=(
+            Point(
+                heading=name,
+                sentences=(name, "Head 1.2 and MLPs 0 and 9."),
+                examples=(example,),
+                figure=story(circuit_view(name)),
+                more="Second section",
+                reproduce=name,
+                facts=(Fact(label=name, value=estimate(0.75), percent=True, note=name),),
+            ),
+            Point(heading="Nothing done", sentences=("Not done: too few.",), more="No section"),
+        ),
+        parts=(
+            Part(name="a1.h2", called="head 1.2", role=name, facts=((name, name), ("b", "c"))),
+            Part(name="m0", called="MLP 0", facts=(("adds", name),)),
+        ),
+        given=name,
         sections=(
             Section(
                 heading=name,

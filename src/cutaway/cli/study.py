@@ -50,6 +50,23 @@ Stages = Annotated[
         help="Run only this stage and what it needs; may be given several times.",
     ),
 ]
+Again = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--again",
+        metavar="STAGE",
+        help="Make this stage anew although nothing changed; may be given several times.",
+    ),
+]
+Hypotheses = Annotated[
+    str | None,
+    typer.Option(
+        "--hypotheses",
+        metavar="FILE",
+        help="Test what this TOML or JSON file claims of heads and MLPs. Left out: the study "
+        "states what it observes itself.",
+    ),
+]
 PatchExamples = Annotated[
     int,
     typer.Option("--patch-examples", min=1, metavar="N", help="At most so many pairs are patched."),
@@ -69,6 +86,8 @@ def study(
     out: Out = None,
     fresh: Fresh = False,
     stage: Stages = None,
+    again: Again = None,
+    hypotheses: Hypotheses = None,
     patch_examples: PatchExamples = 32,
     heads: Heads = 4,
     device: options.Device = None,
@@ -80,27 +99,36 @@ def study(
 
     Measures the behaviour from outside, reads each layer with the logit lens, attributes the answer
     to the model's parts, patches every head, MLP and layer, estimates every head at every place
-    from gradients, follows the paths back from the logits, finds the smallest circuit that keeps
-    the behaviour, evaluates it on held-out prompts, tests the built-in hypothesis, attacks what was
+    from gradients, follows the paths back from the logits, tests who writes the answer and who
+    feeds them (or what you claim) on prompts kept aside, finds the smallest circuit that keeps the
+    behaviour, evaluates it on held-out prompts, tests the built-in story of it, attacks what was
     found, and writes report.html.
 
     Every stage is saved as it finishes: after Ctrl-C the same command goes on where it stopped, and
     run again it recomputes nothing.
     """
     from cutaway.study.directory import check_output
+    from cutaway.study.hypothesis import read_hypotheses
     from cutaway.study.plan import PLAN
     from cutaway.study.settings import Settings
 
     check_named(behaviour, prompts)
     PLAN.chosen(stage)
+    if again:
+        PLAN.chosen(again)
+    claimed = () if hypotheses is None else read_hypotheses(hypotheses)
     variations(vary)
     directory = _directory(behaviour, prompts, model, out)
     check_output(directory)
     loaded = opened(model, device, dtype, revision, trust_remote_code)
     examples = chosen_behaviour(behaviour, prompts, loaded, n=n, usual=100, seed=seed, vary=vary)
-    settings = Settings(seed=seed, patch_examples=patch_examples, heads_shown=heads)
+    settings = Settings(
+        seed=seed, patch_examples=patch_examples, heads_shown=heads, hypotheses=claimed
+    )
     source = Source(opened_as=model or "", prompts=prompts)
-    found = _run(loaded, examples, directory, settings, source, stages=stage, fresh=fresh)
+    found = _run(
+        loaded, examples, directory, settings, source, stages=stage, again=again or [], fresh=fresh
+    )
     _summary(found)
 
 
@@ -112,6 +140,7 @@ def _run(
     source: Source,
     *,
     stages: list[str] | None,
+    again: list[str],
     fresh: bool,
 ) -> Study:
     """Run the study with bars; Ctrl-C says how to go on."""
@@ -126,8 +155,8 @@ def _run(
         with Bars() as bars:
             bars.noted(f"{examples.name}: {len(examples)} pairs in {model.name}, to {directory}")
             return cutaway.study.run(
-                model, examples, directory, stages=stages, settings=settings, fresh=fresh,
-                progress=bars, command=_command(), python=python,
+                model, examples, directory, stages=stages, again=again, settings=settings,
+                fresh=fresh, progress=bars, command=_command(), python=python,
             )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted(
@@ -147,16 +176,16 @@ def _command() -> str:
     """This command as it was typed, less what only said where and whether to begin anew."""
     given, kept = iter(sys.argv[1:]), ["cutaway"]
     for word in given:
-        if word in ("--out", "-o"):
+        if word in ("--out", "-o", "--again"):
             next(given, None)
-        elif word != "--fresh" and not word.startswith("--out="):
+        elif word != "--fresh" and not word.startswith(("--out=", "--again=")):
             kept.append(word)
     return shlex.join(kept)
 
 
 def _summary(found: Study) -> None:
     """What was found in a few lines, and last the report's path."""
-    from cutaway.study.sentences import summary
+    from cutaway.study.summary import summary
 
     for sentence in summary(found.results.values()):
         print(sentence)

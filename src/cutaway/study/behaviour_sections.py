@@ -11,6 +11,7 @@ from cutaway.study import sentences as say
 from cutaway.study.blackbox import BlackBox, answer_texts
 from cutaway.study.stage import Inputs
 from cutaway.views import ExamplePrompt, Section, Table
+from cutaway.views.text import word
 
 STUDIED, OUTSIDE = "What is the behaviour?", "How well does the model do it?"
 """The sections' headings."""
@@ -48,7 +49,7 @@ def example(inputs: Inputs, row: int, prefix: str = "") -> ExamplePrompt:
         wrong_answers=tuple(texts[1]),
         labels={name: int(at[row]) - first for name, at in studied.clean.labels.items()},
         corrupt_tokens=studied.corrupt_token_texts[row],
-        note=f"{prefix}The model’s likeliest next token is {str(box.top_text.to_numpy()[row])!r} "
+        note=f"{prefix}The model’s likeliest next token is “{word(str(box.top_text[row].item()))}” "
         f"({say.percent(probability)}); logit difference {say.plain(gap)}.",
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 
 from cutaway.behaviours.metrics import METRICS
@@ -13,8 +15,9 @@ from cutaway.study.evaluation import Evaluated
 from cutaway.study.roles import Roles
 from cutaway.study.scrubbing import Scrubbing
 from cutaway.study.stage import Inputs
-from cutaway.study.words import percent
+from cutaway.study.words import listed, percent
 from cutaway.views import (
+    CircuitView,
     Estimate,
     Figure,
     Reading,
@@ -24,13 +27,14 @@ from cutaway.views import (
     bars,
     circuit,
     lens_curve,
+    story,
 )
 from cutaway.views.text import number
 
 FOUND, CHECKED = "Which circuit does it?", "How good is the circuit?"
 """The sections' headings."""
 _MOST_PLACES = 3
-_CHECKS = {
+CHECKS = {
     "prefers": "there is a behaviour: right answers are preferred",
     "answers": "because of the prompt: not with the answers of other prompts",
     "effect": "the corruption takes it away",
@@ -43,7 +47,7 @@ def discovery(inputs: Inputs) -> Section:
     """The circuit and how it was found."""
     found = inputs.of(Discovered)
     checked = None if inputs.skipped("evaluation") else inputs.of(Evaluated)
-    story = None if inputs.skipped("scrubbing") else inputs.of(Scrubbing)
+    named = named_roles(inputs.results)
     return Section(
         heading=FOUND,
         sentences=(
@@ -52,37 +56,53 @@ def discovery(inputs: Inputs) -> Section:
             f"({found.sizes.clean.sizes['example']} training prompts). A circuit keeps its edges; "
             "all others carry what they carry on the corrupt prompt.",
             say.discovered(found, inputs.settings.kept),
-            say.parts(found.circuit),
+            f"It runs through {listed(say.parts(found.circuit)) or 'no head and no MLP'}.",
             say.stable(found),
         ),
-        figures=(picture(found, checked, inputs.of(Roles), story),),
+        figures=(picture(found, checked, inputs.of(Roles), named),),
         reproduce="study.discovery.circuit, study.discovery.stability",
     )
 
 
+def named_roles(results: Iterable[object]) -> dict[str, str]:
+    """What each part is said to do, by the hypothesis that was tested."""
+    stories = [one for one in results if isinstance(one, Scrubbing)]
+    nodes = stories[0].claimed.hypothesis["nodes"] if stories else []
+    return {part: node["name"] for node in nodes for part in node["parts"]}
+
+
 def picture(
-    found: Discovered, checked: Evaluated | None, roles: Roles, story: Scrubbing | None
+    found: Discovered, checked: Evaluated | None, roles: Roles, named: Mapping[str, str]
 ) -> Figure:
     """The circuit in its place, with what each size keeps, and what its parts are said to do.
 
     Faithfulness is that on held-out prompts, where they were checked.
     """
-    nodes = [] if story is None else story.claimed.hypothesis["nodes"]
-    named = {part: node["name"] for node in nodes for part in node["parts"]}
+    return circuit(_view(found, checked, roles, named))
+
+
+def in_short(
+    found: Discovered, checked: Evaluated | None, roles: Roles, named: Mapping[str, str]
+) -> Figure:
+    """The few parts of the circuit that matter, with what they are said to do."""
+    return story(_view(found, checked, roles, named))
+
+
+def _view(
+    found: Discovered, checked: Evaluated | None, roles: Roles, named: Mapping[str, str]
+) -> CircuitView:
     size = len(found.circuit)
     inclusion = found.stability.inclusion
     held = zip(inclusion["edge"].to_numpy().tolist(), inclusion.to_numpy().tolist(), strict=True)
     attends, writes = _read_and_written(roles)
-    return circuit(
-        view(
-            found.scores, found.sizes if checked is None else checked.sizes,
-            shows=say.strongest_edges(found), size=size,
-            controls=None if checked is None else {size: checked.circuit.controls},
-            inclusion=dict(held), roles=named,
-            attends=attends, writes=writes,
-            attends_name="attention from its place", writes_name="logits it raises most",
-            reproduce="study.discovery.scores.top(10)",
-        )
+    return view(
+        found.scores, found.sizes if checked is None else checked.sizes,
+        shows=say.strongest_edges(found), size=size,
+        controls=None if checked is None else {size: checked.circuit.controls},
+        inclusion=dict(held), roles=named,
+        attends=attends, writes=writes,
+        attends_name="attention from its place", writes_name="logits it raises most",
+        reproduce="study.discovery.scores.top(10)",
     )  # fmt: skip
 
 
@@ -177,7 +197,7 @@ def _measures(found: Evaluated) -> Table:
     """Every control, and the circuit under other measures."""
     evaluation = found.circuit
     rows = [
-        (_CHECKS[name], check.says, "holds" if check.passed else "fails")
+        (CHECKS[name], check.says, "holds" if check.passed else "fails")
         for name, check in evaluation.checks.items()
     ]
     rows += [

@@ -33,20 +33,34 @@ def ratio(found: Ratio) -> str:
 def size(circuit: Circuit) -> str:
     """A circuit's size in words."""
     share = 100 * circuit.share
-    return f"{len(circuit)} of {len(circuit.graph)} edges ({number(share, int(share < 10))} %)"
+    return f"{len(circuit):,} of {len(circuit.graph):,} edges ({number(share, int(share < 10))} %)"
 
 
-def parts(circuit: Circuit) -> str:
-    """The heads and MLPs that a circuit runs through."""
+def parts(circuit: Circuit) -> list[str]:
+    """The heads and MLPs that a circuit runs through: `heads 1.2 and 2.0`, `MLP 3`."""
     writers = [w for w in circuit.graph.writers if str(w) in circuit.parts]
     heads = [f"{w.layer}.{w.head}" for w in writers if w.kind == "head"]
     mlps = [str(w.layer) for w in writers if w.kind == "mlp"]
-    named = [
+    return [
         f"{kind}{'s' * (len(names) > 1)} {listed(names)}"
         for kind, names in (("head", heads), ("MLP", mlps))
         if names
     ]
-    return f"It runs through {listed(named)}." if named else "It runs through no head and no MLP."
+
+
+def runs_through(circuit: Circuit) -> str:
+    """The circuit in a sentence."""
+    named = listed(parts(circuit)) or "no head and no MLP"
+    return f"The circuit has {size(circuit)} and runs through {named}."
+
+
+def counted(circuit: Circuit) -> str:
+    """How many parts and edges: `6 heads and 2 MLPs, joined by 20 of 1,096 edges`."""
+    writers = [w for w in circuit.graph.writers if str(w) in circuit.parts]
+    many = {kind: sum(w.kind == kind for w in writers) for kind in ("head", "mlp")}
+    named = [f"{count} {word}{'s' * (count > 1)}" for word, count in
+             (("head", many["head"]), ("MLP", many["mlp"])) if count]  # fmt: skip
+    return f"{listed(named) or 'No head and no MLP'}, joined by {size(circuit)}"
 
 
 def discovered(found: Discovered, kept: float) -> str:

@@ -70,8 +70,10 @@ def _effects(
         highs=found["high"].to_numpy(),
         p=effects.p_corrected.transpose("layer", other).to_numpy(),
         limit=limit,
+        row_parts=[f"m{layer}" for layer in found["layer"].to_numpy()]
+        if effects.site == "mlp_out" else None,
         reproduce=reproduce,
-    )
+    )  # fmt: skip
 
 
 # ── estimates ────────────────────────────────────────────────────────────────────────────────

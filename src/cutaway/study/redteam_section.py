@@ -23,6 +23,16 @@ def verdict(found: RedTeam) -> str:
     return f"{'; it '.join(told)}."
 
 
+def controls(found: RedTeam) -> str:
+    """What the search found where there is nothing to find."""
+    made = [one for one in found.of("survives", "fails") if one.kind == "control"]
+    empty = [one.name for one in made if one.outcome == "survives"]
+    alarms = [one.name for one in made if one.outcome == "fails"]
+    told = [f"finds nothing in its controls, {listed(empty)}"] if empty else []
+    told += [f"finds a circuit in {listed(alarms)}"] if alarms else []
+    return f"The same search {listed(told)}." if told else ""
+
+
 def section(found: RedTeam) -> Section:
     """The verdict as a table."""
     return Section(
@@ -32,7 +42,7 @@ def section(found: RedTeam) -> Section:
             "p-values are those of sign flips, corrected for all attacks together (Holm); an "
             f"attack is decided where p < {LEVEL}. Controls run the whole search where there is "
             "nothing to find.",
-            verdict(found),
+            *filter(None, (verdict(found), controls(found))),
         ),
         table=Table(
             caption="Every attack, with its effect, its 95 % interval and its outcome",

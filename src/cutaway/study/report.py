@@ -10,28 +10,24 @@ A chapter is added by one line in `CHAPTERS`.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from cutaway.behaviours import Behaviour
 from cutaway.study import behaviour_sections as outside
 from cutaway.study import circuit_sections as circuit
-from cutaway.study import figures as draw
-from cutaway.study import hypotheses_section, redteam_section, scrubbing_section
+from cutaway.study import hypotheses_section, redteam_section, scrubbing_section, summary
 from cutaway.study import observed_sections as observed
 from cutaway.study import patching_sections as patched
-from cutaway.study import patching_sentences as say_patching
-from cutaway.study import sentences as say
-from cutaway.study.blackbox import BlackBox
-from cutaway.study.patching import Patching
+from cutaway.study.known import known
 from cutaway.study.places import place_name, places
 from cutaway.study.scrubbing import Scrubbing
 from cutaway.study.settings import Settings
 from cutaway.study.stage import Inputs, Stage
 from cutaway.study.tested import Hypotheses
 from cutaway.study.verdict import RedTeam
-from cutaway.views import Fact, Report, Section
+from cutaway.views import Report, Section
 
 Found = TypeVar("Found")
 
@@ -79,12 +75,14 @@ def assemble(inputs: Inputs, *, more: Sequence[Stage] = ()) -> Report:
     return Report(
         title=_title(behaviour),
         subtitle=f"{behaviour.name} in {name}, {len(behaviour)} prompt pairs",
-        summary=tuple(say.summary(inputs.results.values())),
-        facts=tuple(facts(inputs)),
+        summary=tuple(summary.verdict(summary.Results.of_all(inputs.results.values()))),
+        points=summary.points(inputs),
         sections=tuple(
             _section(inputs, chapter, missing) for chapter in (*CHAPTERS, *map(_chapter, more))
         ),
+        parts=known(inputs.results.values()),
         reproduce=_commands(origin),
+        given="“study” is what the script at the end of this page makes.",
         provenance=_provenance(origin, behaviour, inputs.settings),
     )
 
@@ -133,41 +131,6 @@ def _chapter(stage: Stage) -> Chapter:
         return stage.section(inputs.results[stage.name])
 
     return Chapter(stage.title, (stage.name,), draw)
-
-
-def facts(inputs: Inputs) -> Iterator[Fact]:
-    """The numbers that stand large at the top, as far as there are."""
-    if inputs.skipped("blackbox") is None:
-        yield from _from_outside(inputs.of(BlackBox))
-    if inputs.skipped("patching") is None:
-        yield _strongest_head(inputs.of(Patching))
-
-
-def _from_outside(box: BlackBox) -> Iterator[Fact]:
-    yield Fact(
-        label="accuracy", value=draw.estimate(box.interval("accuracy")), percent=True,
-        note=f"{box.n} clean prompts",
-    )  # fmt: skip
-    yield Fact(
-        label="logit difference", value=draw.estimate(box.interval("logit_diff")),
-        note=f"{box.n} clean prompts",
-    )  # fmt: skip
-    if 0 < box.n_held_out < box.n:
-        yield Fact(
-            label="accuracy, held out", percent=True,
-            value=draw.estimate(box.interval("accuracy", held_out=True)),
-            note=f"{box.n_held_out} prompts kept aside",
-        )  # fmt: skip
-
-
-def _strongest_head(patching: Patching) -> Fact:
-    heads = patching.heads_denoise
-    best = heads.top(1).to_dict("records")[0]
-    return Fact(
-        label=f"{say_patching.cell_name(heads, best)}, put back alone",
-        value=draw.Estimate(*(float(best[key]) for key in ("effect", "low", "high"))),
-        note=f"change of the {say_patching.measured(heads)}, {patching.n} examples",
-    )
 
 
 def _commands(origin: Mapping[str, Any]) -> str:

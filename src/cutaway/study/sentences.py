@@ -6,7 +6,7 @@ nothing stands out, so that no report claims more than its numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,8 @@ from jaxtyping import Float
 
 from cutaway.observe import AttentionTo, Attribution
 from cutaway.study.blackbox import BlackBox
-from cutaway.study.circuit_sentences import held_out as circuit_held_out
-from cutaway.study.evaluation import Evaluated
 from cutaway.study.lens import Lenses
-from cutaway.study.patching import Patching
-from cutaway.study.patching_sentences import main_heads, trail
-from cutaway.study.paths import Paths
 from cutaway.study.places import place_name
-from cutaway.study.redteam_section import verdict
-from cutaway.study.scrubbing import Scrubbing
-from cutaway.study.scrubbing_section import summary as hypothesis
-from cutaway.study.verdict import RedTeam
 from cutaway.study.words import listed, percent, plain, with_ends
 from cutaway.views.text import number
 
@@ -232,24 +223,3 @@ def looks_here(pattern: Float[np.ndarray, "query key"], tokens: Sequence[str], h
         f"From the last token, “{tokens[-1].strip()}”, head {head} looks most at "
         f"“{tokens[best].strip()}” (token {best + 1}): {number(float(pattern[-1, best]))}."
     )
-
-
-def summary(results: Iterable[object]) -> list[str]:
-    """The study in a few sentences, from what was run of it."""
-    found: list[str] = []
-    for result in results:
-        if isinstance(result, BlackBox):
-            found.append(accuracy(result))
-        elif isinstance(result, Attribution):
-            found.append(attribution(result))
-        elif isinstance(result, Patching):
-            found.append(main_heads(result))
-        elif isinstance(result, Paths):
-            found.append(trail(result))
-        elif isinstance(result, Evaluated):
-            found.append(circuit_held_out(result))
-        elif isinstance(result, Scrubbing):
-            found.append(hypothesis(result))
-        elif isinstance(result, RedTeam):
-            found.append(verdict(result))
-    return found

@@ -30,5 +30,5 @@ def with_ends(found: Interval, *, as_percent: bool = False) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words with commas and a last "and"."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    """Words with commas and a last "and"; empty for none."""
+    return "".join(words) if len(words) < 2 else f"{', '.join(words[:-1])} and {words[-1]}"

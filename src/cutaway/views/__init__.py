@@ -8,6 +8,7 @@ figures; `render` makes the page and `write` puts it in a file.
 from cutaway.views.attention import attention
 from cutaway.views.bars import Total, bars
 from cutaway.views.circuit import circuit
+from cutaway.views.circuit_story import story
 from cutaway.views.circuit_values import (
     CircuitEdge,
     CircuitNode,
@@ -20,7 +21,8 @@ from cutaway.views.dots import Panel, Variation, breakdown, dots
 from cutaway.views.figure import Figure, Live, Table, ViewError
 from cutaway.views.heatmap import heatmap, lens
 from cutaway.views.lines import Series, lens_curve
-from cutaway.views.report import ExamplePrompt, Fact, Report, Section, render, write
+from cutaway.views.page import ExamplePrompt, Fact, Part, Point, Report, Section
+from cutaway.views.report import render, write
 from cutaway.views.scatter import scatter
 from cutaway.views.text import Estimate
 
@@ -35,6 +37,8 @@ __all__ = [
     "Figure",
     "Live",
     "Panel",
+    "Part",
+    "Point",
     "Reading",
     "Report",
     "Section",
@@ -54,5 +58,6 @@ __all__ = [
     "lens_curve",
     "render",
     "scatter",
+    "story",
     "write",
 ]

@@ -6,13 +6,15 @@ Below either stands the check that the parts add up: their sum beside the measur
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 
 from markupsafe import Markup
 
 from cutaway.views.figure import Figure, Numbers, Table, ViewError, as_array, same_length
+from cutaway.views.mentions import part_of
 from cutaway.views.svg import (
     NORMAL,
     SMALL,
@@ -69,6 +71,10 @@ class _Part:
     def pale(self) -> bool:
         return self.p > _LEVEL
 
+    def at(self, row: int, column: int) -> dict[str, object]:
+        """Its place for the arrow keys, and the part of the model that it stands for."""
+        return {"data_r": row, "data_c": column, "data_part": part_of(self.name)}
+
     @property
     def kind(self) -> str:
         sign = "negative" if self.size.mean < 0 else "positive"
@@ -106,7 +112,7 @@ def bars(
         drawn += more
     alt = f"{title}. {_in_words(parts, total)} {shows}"
     return Figure(
-        svg=drawing(_WIDTH, height, alt, drawn),
+        svg=drawing(_WIDTH, height, alt, drawn, data_grid="bars"),
         title=title,
         shows=shows,
         alt=alt,
@@ -166,12 +172,15 @@ def _rows(parts: Sequence[_Part], measure: str) -> tuple[list[Markup], float]:
         written = number(tick, scale.decimals(), sign=True)
         drawn.append(label(scale(tick), bottom + 15, written, anchor="middle"))
     for index, part in enumerate(parts):
-        drawn += _row(part, scale, top + index * pitch, pitch, names_wide)
+        drawn += _row(part, scale, top + index * pitch, pitch, names_wide, part.at(index, 0))
     drawn.append(line(scale(0), top, scale(0), bottom, "zero"))
     return drawn, bottom + 24
 
 
-def _row(part: _Part, scale: Scale, top: float, pitch: float, names_wide: float) -> list[Markup]:
+def _row(
+    part: _Part, scale: Scale, top: float, pitch: float, names_wide: float,
+    place: Mapping[str, object] = MappingProxyType({}),
+) -> list[Markup]:  # fmt: skip
     middle = top + pitch / 2
     drawn = [
         label(
@@ -186,7 +195,9 @@ def _row(part: _Part, scale: Scale, top: float, pitch: float, names_wide: float)
         return [*drawn, label(scale(0) + 6, middle + 4, "n/a")]
     left, right = sorted((scale(0), scale(part.size.mean)))
     width = right - left
-    drawn.append(rectangle(left, top + 3, width, pitch - 6, part.kind, hint(part.said), rx=1.5))
+    drawn.append(
+        rectangle(left, top + 3, width, pitch - 6, part.kind, hint(part.said), rx=1.5, **place)
+    )
     drawn += _whisker_across(part.size, scale, middle)
     digits = decimals(max(-scale.low, scale.high))
     written = number(part.size.mean, digits, sign=True)
@@ -223,7 +234,8 @@ def _columns(parts: Sequence[_Part], measure: str) -> tuple[list[Markup], float]
         width = pitch * len(members)
         drawn.append(rectangle(x, top, width, bottom - top, "band"))
         for index, part in enumerate(members):
-            columns += _column(part, scale, x + index * pitch, pitch, bottom)
+            place = part.at(0, len(places))
+            columns += _column(part, scale, x + index * pitch, pitch, bottom, place)
             places.append((part, x + (index + 0.5) * pitch))
         x += width + gap
     drawn += _band_names([(n, pitch * len(m)) for n, m in bands], left, gap, bottom + 30)
@@ -250,7 +262,9 @@ def _band_names(
     return drawn
 
 
-def _column(part: _Part, scale: Scale, x: float, pitch: float, bottom: float) -> list[Markup]:
+def _column(
+    part: _Part, scale: Scale, x: float, pitch: float, bottom: float, place: Mapping[str, object]
+) -> list[Markup]:
     middle = x + pitch / 2
     drawn: list[Markup] = []
     if part.short and text_width(part.short, 9) < pitch - 1:
@@ -260,7 +274,9 @@ def _column(part: _Part, scale: Scale, x: float, pitch: float, bottom: float) ->
     upper, lower = sorted((scale(0), scale(part.size.mean)))
     air = 0.12 * pitch
     height = max(lower - upper, 0.75)
-    drawn.append(rectangle(x + air, upper, pitch - 2 * air, height, part.kind, hint(part.said)))
+    drawn.append(
+        rectangle(x + air, upper, pitch - 2 * air, height, part.kind, hint(part.said), **place)
+    )
     if part.size.has_interval:
         drawn.append(line(middle, scale(part.size.low), middle, scale(part.size.high), "whisker"))
     return drawn

@@ -49,6 +49,7 @@ def heatmap(
     p: Numbers | None = None,
     limit: float | None = None,
     signed: bool = True,
+    row_parts: Sequence[str] | None = None,
     reproduce: str = "",
 ) -> Figure:
     """Draw `values` [row column], NaN where nothing was measured, with optional interval ends.
@@ -56,8 +57,10 @@ def heatmap(
     `measure` names the values; `ends` says what the negative and positive ends mean; `p` are
     p-values, told with each value, whose cell is small where they are above 0.05; `limit` is the
     value of the strongest colour (default: the largest magnitude present). `signed` False draws
-    amounts, from 0 to `limit`.
+    amounts, from 0 to `limit`. `row_parts` names the part of the model that each row is about
+    (`m3`), where the axes do not say it: cells of layer and head, and rows of heads, are known.
     """
+    same_length("The heatmap's first axis", len(rows), row_parts=row_parts)
     grid = _Grid.of(values, lows, highs, p, rows, columns, limit, signed=signed)
     names = (row_axis, column_axis, measure)
     heading = f"{measure}   (− {ends[0]}, + {ends[1]})" if any(ends) else measure
@@ -66,7 +69,7 @@ def heatmap(
         *_legend(layout, grid, heading),
         *_column_labels(layout, grid, column_axis),
         *_row_labels(layout, grid, row_axis),
-        *_cells(layout, grid, names),
+        *_cells(layout, grid, names, row_parts),
     ]
     alt = f"{title}. {_in_words(grid, names)} {shows}"
     return Figure(
@@ -273,7 +276,9 @@ def _row_labels(layout: _Layout, grid: _Grid, axis: str) -> list[Markup]:
     return parts
 
 
-def _cells(layout: _Layout, grid: _Grid, names: tuple[str, str, str]) -> list[Markup]:
+def _cells(
+    layout: _Layout, grid: _Grid, names: tuple[str, str, str], row_parts: Sequence[str] | None
+) -> list[Markup]:
     parts: list[Markup] = []
     gap = 1 if layout.cell_height < 16 else 2
     printed = layout.cell_width >= 38 and layout.cell_height >= 20
@@ -283,7 +288,8 @@ def _cells(layout: _Layout, grid: _Grid, names: tuple[str, str, str]) -> list[Ma
             x = layout.left + column * layout.cell_width
             y = layout.top + row * layout.cell_height
             said = _said(grid, names, row, column)
-            place = {"data_r": row, "data_c": column, "data_part": _part(grid, names, row, column)}
+            part = row_parts[row] if row_parts else _part(grid, names, row, column)
+            place = {"data_r": row, "data_c": column, "data_part": part}
             place["rx"] = 2 if gap > 1 else 0
             size = (layout.cell_width - gap, layout.cell_height - gap)
             if math.isnan(cell.mean):
@@ -306,10 +312,12 @@ def _cells(layout: _Layout, grid: _Grid, names: tuple[str, str, str]) -> list[Ma
 
 
 def _part(grid: _Grid, names: tuple[str, str, str], row: int, column: int) -> str | None:
-    """The head that a cell stands for, as circuits call it, by which it is chosen everywhere."""
+    """The head or MLP that a cell stands for, as circuits call it, by which it is chosen."""
     layer, _, head = grid.rows[row].partition(".")
     if names[:2] == ("layer", "head"):
         layer, head = grid.rows[row], grid.columns[column]
+        if head == "MLP":
+            return f"m{layer}"
     elif names[0] != "head":
         return None
     return f"a{layer}.h{head}" if layer.isdecimal() and head.isdecimal() else None

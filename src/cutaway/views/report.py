@@ -1,123 +1,30 @@
 """The report: one HTML file that opens anywhere and asks the network for nothing.
 
-A `Report` holds plain values and figures. `render` turns it into the page through the templates
-beside this file: everything from data passes `inert` and is escaped once, styles and script are
-inline, and the page's content security policy names them by hash and forbids all else. The script
-is the bundle that is built from `web/`; what its views draw from stands in the page as JSON, which
-is never run. The same report gives the same bytes. `write` puts the page in place whole or not at
-all.
+`render` turns a `Report` (plain values and figures, `cutaway.views.page`) into the page through the
+templates beside this file: everything from data passes `inert` and is escaped once, styles and
+script are inline, and the page's content security policy names them by hash and forbids all else.
+The script is the bundle that is built from `web/`; what its views draw from stands in the page as
+JSON, which is never run. Text that names a part of the model (`head 2.1`, `a2.h1`) is marked, so
+that the client can choose the part there. The same report gives the same bytes. `write` puts the
+page in place whole or not at all.
 """
 
 import base64
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from cutaway.views.figure import Figure, Table, ViewError, asset, figure_css
-from cutaway.views.text import Estimate, inert, number, word
+from cutaway.views.figure import ViewError, asset, figure_css
+from cutaway.views.mentions import linked
+from cutaway.views.page import Part, Report
+from cutaway.views.text import inert, word, wordy
 
 _EXAMPLES_SHOWN = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fact:
-    """One number worth writing large."""
-
-    label: str
-    """What it is."""
-    value: Estimate
-    """The number and its interval (NaN ends where it has none)."""
-    percent: bool = False
-    """A fraction to be written as a percentage."""
-    digits: int = 2
-    """Decimals, where it is not a percentage."""
-    note: str = ""
-    """A few words below: how many examples, which kind."""
-
-    @property
-    def written(self) -> str:
-        """The number alone."""
-        return number(self.value.mean, self.digits, percent=self.percent)
-
-    @property
-    def interval(self) -> str:
-        """The interval in words, or nothing."""
-        if not self.value.has_interval:
-            return ""
-        low = number(self.value.low, self.digits, percent=self.percent)
-        high = number(self.value.high, self.digits, percent=self.percent)
-        return f"95\u00a0% CI {low} to {high}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExamplePrompt:
-    """One prompt as its tokens, with what should come next and what should not."""
-
-    tokens: tuple[str, ...]
-    """The clean prompt's tokens."""
-    answers: tuple[str, ...]
-    """Correct next tokens."""
-    wrong_answers: tuple[str, ...] = ()
-    """Wrong next tokens it is compared with."""
-    labels: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Position labels: name to index in `tokens`."""
-    corrupt_tokens: tuple[str, ...] = ()
-    """The corrupt prompt's tokens; where they differ from the clean ones they are marked."""
-    note: str = ""
-    """A line below: what the model answered, its logit difference, …"""
-
-    def __post_init__(self) -> None:
-        outside = {name: at for name, at in self.labels.items() if not 0 <= at < len(self.tokens)}
-        if outside:
-            raise ViewError(
-                f"Position labels {outside} lie outside a prompt of {len(self.tokens)} tokens: "
-                "give indices into its tokens, padding not counted."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """One step of the argument."""
-
-    heading: str
-    """What it is about."""
-    sentences: tuple[str, ...] = ()
-    """Paragraphs before the figures."""
-    examples: tuple[ExamplePrompt, ...] = ()
-    """Prompts; the first four are open, the others behind a button."""
-    figures: tuple[Figure, ...] = ()
-    """Figures in order; narrow neighbours share a row."""
-    table: Table | None = None
-    """A table shown in full."""
-    reproduce: str = ""
-    """A command or snippet that makes this section again."""
-    provenance: Mapping[str, object] = field(default_factory=dict[str, object])
-    """Where its numbers come from: versions, configuration, model, data, seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """A study as a person reads it."""
-
-    title: str
-    """The behaviour, in words."""
-    subtitle: str = ""
-    """The model, the number of prompts."""
-    summary: tuple[str, ...] = ()
-    """The finding, in one to three sentences."""
-    facts: tuple[Fact, ...] = ()
-    """The numbers that carry it."""
-    sections: tuple[Section, ...] = ()
-    """The argument, step by step."""
-    reproduce: str = ""
-    """The command that makes the whole report again."""
-    provenance: Mapping[str, object] = field(default_factory=dict[str, object])
-    """Where everything comes from."""
 
 
 def render(report: Report) -> str:
@@ -130,15 +37,20 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["word"] = word
+    parts = {one.name for one in report.parts}
+    ours: dict[str, Any] = {"word": word, "wordy": wordy, "linked": partial(linked, parts=parts)}
+    environment.filters.update(ours)
     style = f"{figure_css()}\n{asset('templates/report.css')}\n{asset('templates/live.css')}"
     script = asset("bundle/cutaway.js")
+    anchors = {one.heading: f"section-{at}" for at, one in enumerate(report.sections, start=1)}
     return environment.get_template("report.html.j2").render(
         report=report,
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),
         anchors=[f"section-{index}" for index in range(1, len(report.sections) + 1)],
+        places=anchors,
+        known={part.name: _known(part) for part in report.parts},
         shown=_EXAMPLES_SHOWN,
     )
 
@@ -161,6 +73,14 @@ def write(report: Report, path: str | os.PathLike[str]) -> Path:
             "name a file in a folder that exists and can be written."
         ) from error
     return target
+
+
+def _known(part: Part) -> dict[str, object]:
+    """What the client shows of a part."""
+    return {
+        "called": inert(part.called), "role": inert(part.role),
+        "facts": [[inert(name), inert(value)] for name, value in part.facts],
+    }  # fmt: skip
 
 
 def _finalize(value: object) -> object:

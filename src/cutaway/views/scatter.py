@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from cutaway.views.figure import Figure, Numbers, Table, as_array, same_length
+from cutaway.views.mentions import part_of
 from cutaway.views.svg import SMALL, Scale, drawing, fitted, hint, label, line, scale_over, tag
 from cutaway.views.text import decimals, number, shortened, text_width
 
@@ -42,8 +43,9 @@ def scatter(
         f"{across_axis} {number(x[i], digits, sign=True)}"
         for i in known
     }
-    for index in known:
-        place = {"cx": right(x[index]), "cy": bottom(y[index])}
+    for column, index in enumerate(sorted(known, key=lambda i: x[i])):
+        place: dict[str, object] = {"cx": right(x[index]), "cy": bottom(y[index])}
+        place |= {"data_r": 0, "data_c": column, "data_part": part_of(names[index])}
         parts.append(tag("circle", hint(said[index]), **place, r=4.5, class_="dot amount"))
     furthest = sorted(known, key=lambda i: -abs(y[i] - x[i]))
     seen = [i for i in furthest[:_NAMED] if abs(right(x[i]) - right(y[i])) >= _SEEN]
@@ -55,7 +57,7 @@ def scatter(
         for name, a, b in zip(names, x.tolist(), y.tolist(), strict=True)
     )
     return Figure(
-        svg=drawing(_WIDTH, _TOP + _SIDE + 48, alt, parts),
+        svg=drawing(_WIDTH, _TOP + _SIDE + 48, alt, parts, data_grid="points"),
         title=title,
         shows=shows,
         alt=alt,

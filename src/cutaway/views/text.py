@@ -7,10 +7,13 @@ marks, lone surrogates), are written out as their code point, and very long text
 """
 
 import math
+import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _JOINERS = {"\u200c", "\u200d"}  # join emoji and Indic or Persian letters; harmless
+_NUMERIC = re.compile(r"\s*([-+−±<>≤≥∞]?\s*[\d∞]|p [<=]|n/a|–?\s*$)")
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _ELLIPSIS = "…"
 _PERCENT = "\u00a0%"  # the blank does not break
@@ -104,3 +107,8 @@ def text_width(text: str, size: float) -> float:
     """About how wide a sans-serif line of this size is, in pixels: enough to leave room for it."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return size * (0.6 * (len(text) - wide) + 1.05 * wide)
+
+
+def wordy(cells: Iterable[str]) -> bool:
+    """Whether a column of a table holds words, which are set from the left, or else numbers."""
+    return any(not _NUMERIC.match(cell) for cell in cells)

@@ -5,6 +5,7 @@ import { markCommands } from "./commands.js";
 import { markContents } from "./contents.js";
 import { followChosen } from "./following.js";
 import { mountLive } from "./live.js";
+import { linkMentions, offerParts } from "./mentions.js";
 import { chooseTheme } from "./theme.js";
 
 /** Everything that a report's page can do, besides being read. */
@@ -16,6 +17,8 @@ export function start(): void {
   if (tip) enlivenAll(new Hints(tip), chosen);
   mountLive(chosen);
   followChosen(chosen);
+  linkMentions(chosen);
+  offerParts(chosen);
   markContents();
   markCommands();
 }
