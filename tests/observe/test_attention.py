@@ -9,7 +9,14 @@ import pytest
 from cutaway.behaviours import Behaviour
 from cutaway.errors import CutawayError
 from cutaway.model import Model
-from cutaway.observe import AttentionTo, Patterns, attention_patterns, attention_to
+from cutaway.observe import (
+    AttentionBetween,
+    AttentionTo,
+    Patterns,
+    attention_between,
+    attention_patterns,
+    attention_to,
+)
 
 
 def test_patterns_are_those_of_the_prompt_alone(
@@ -75,3 +82,50 @@ def test_bad_input_is_refused_in_a_sentence(
         attention_patterns(model, pairs, [(0, 1)]).of((1, 1), 0)
     with pytest.raises(CutawayError, match="no position labelled 'eve'"):
         attention_to(model, pairs, query="eve")
+
+
+def test_attention_between_labels_adds_up_and_is_that_of_the_patterns(
+    opened: Callable[[str], Model], pairs: Behaviour
+) -> None:
+    model = opened("llama")
+    found = attention_between(model, pairs, batch_size=2)
+    assert found.values.dims == ("example", "layer", "head", "from", "to")
+    assert found.values["to"].values.tolist() == ["there", "end", "elsewhere"]
+    np.testing.assert_allclose(found.values.sum("to"), 1.0, rtol=1e-5)
+    for example in range(5):
+        pattern = attention_patterns(model, pairs, ["1.3"], examples=[example]).of("1.3", example)
+        read = found.values.sel(example=example, layer=1, head=3)
+        rows = pattern.values[[3, -1]]
+        np.testing.assert_allclose(read.sel(to=["there", "end"]), rows[:, [3, -1]], atol=1e-6)
+        unlabelled = np.delete(rows, [3, rows.shape[1] - 1], axis=1).sum(axis=1)
+        np.testing.assert_allclose(read.sel(to="elsewhere"), unlabelled, atol=1e-6)
+    to_end = attention_to(model, pairs, query="there")
+    np.testing.assert_allclose(
+        found.values.sel({"from": "there", "to": "end"}), to_end.values.sel(position="end")
+    )
+
+
+def test_attention_between_labels_is_listed_drawn_and_saved(
+    opened: Callable[[str], Model], pairs: Behaviour, tmp_path: Path
+) -> None:
+    found = attention_between(opened("gpt2"), pairs)
+    top = found.top(100)
+    assert len(top) == 2 * 2 * 4
+    assert (top["from"] != top["to"]).all()
+    assert (top["mean"].diff().dropna() <= 0).all()
+    first = top.iloc[0]
+    at = {name: first[name] for name in ("layer", "head", "from", "to")}
+    assert first["mean"] == pytest.approx(float(found.mean.sel(at)))
+    assert first["low"] <= first["mean"] <= first["high"]
+    one, every = found.plot((1, 2)), found.plot(query="there")
+    assert "head 1.2" in one.title
+    assert [len(one.table.rows), len(one.table.columns)] == [2, 4]
+    assert len(every.table.rows) == 2 * 4
+    again = AttentionBetween.load(found.save(tmp_path / "between.nc"))
+    assert again.to_dataset().identical(found.to_dataset())
+    with pytest.raises(CutawayError, match=r"no head 2\.0 here"):
+        found.plot((2, 0))
+    with pytest.raises(CutawayError, match="no label 'eve' here"):
+        found.plot(query="eve")
+    with pytest.raises(CutawayError, match="counted twice"):
+        attention_between(opened("gpt2"), pairs, positions=["end", -1])

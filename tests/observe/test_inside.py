@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cutaway.behaviours import Behaviour
-from cutaway.errors import CutawayError
+from cutaway.errors import CutawayError, InputError
 from cutaway.model import Model, Site
 from cutaway.model.edits import ablate
 from cutaway.observe import (
@@ -110,7 +110,7 @@ def test_saved_and_ranked(opened: Callable[[str], Model], pairs: Behaviour, tmp_
 
 def test_what_is_refused(opened: Callable[[str], Model], pairs: Behaviour) -> None:
     model = opened("gpt2")
-    with pytest.raises(AttributionError, match="counted twice"):
+    with pytest.raises(InputError, match="counted twice"):
         attribute_sources(model, pairs, positions=["end", -1])
     with pytest.raises(AttributionError, match="found \\(3,\\)"):
         attribute(model, pairs, target=torch.ones(3))

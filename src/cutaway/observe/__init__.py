@@ -1,6 +1,13 @@
 """Reading without touching: logit lens, direct logit attribution, attention, weights."""
 
-from cutaway.observe.attention import AttentionTo, Patterns, attention_patterns, attention_to
+from cutaway.observe.attention import (
+    AttentionBetween,
+    AttentionTo,
+    Patterns,
+    attention_between,
+    attention_patterns,
+    attention_to,
+)
 from cutaway.observe.attribution import attribute
 from cutaway.observe.confirming import Confirmed, confirm
 from cutaway.observe.contributions import Attribution, AttributionError
@@ -17,6 +24,7 @@ from cutaway.observe.neurons import (
     dead_neurons,
     duplicate_neurons,
 )
+from cutaway.observe.pointer import Moved, value_or_pointer
 from cutaway.observe.singular import SingularTokens, singular_tokens
 from cutaway.observe.translators import LensError, Translators, jacobian_lens, tuned_lens
 from cutaway.observe.trigrams import SkipTrigrams, skip_trigrams
@@ -24,6 +32,7 @@ from cutaway.observe.weights import Composition, Copying, composition, copying, 
 from cutaway.observe.weights_picture import TokenCircuit, draw_weights, token_circuit
 
 __all__ = [
+    "AttentionBetween",
     "AttentionTo",
     "Attribution",
     "AttributionError",
@@ -38,6 +47,7 @@ __all__ = [
     "FrequencyNeurons",
     "Lens",
     "LensError",
+    "Moved",
     "Patterns",
     "Shares",
     "SingularTokens",
@@ -45,6 +55,7 @@ __all__ = [
     "TokenCircuit",
     "Translators",
     "WeightsError",
+    "attention_between",
     "attention_patterns",
     "attention_to",
     "attribute",
@@ -68,5 +79,6 @@ __all__ = [
     "skip_trigrams",
     "token_circuit",
     "tuned_lens",
+    "value_or_pointer",
     "virtual",
 ]

@@ -1,10 +1,12 @@
 """Attention: where heads look, over the real tokens.
 
-Two readings of the same site, `pattern` (the weights after softmax, and after any soft cap, mask
+Three readings of the same site, `pattern` (the weights after softmax, and after any soft cap, mask
 and sink):
 
 - `attention_patterns`: the whole pattern of a few heads on a few examples, without padding;
-- `attention_to`: for every head, how much the position `end` attends to each position label.
+- `attention_to`: for every head, how much the position `end` attends to each position label;
+- `attention_between`: the same from every label, with what goes to no label as `elsewhere`, so that
+  each row adds up to 1 (to less in families whose softmax has a sink: what the sink takes).
 
 A weight says where a head reads, not what it writes: see `attribution` for that.
 """
@@ -16,12 +18,14 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
+from jaxtyping import Int
 from torch import Tensor
 
 from cutaway.behaviours.behaviour import Behaviour
-from cutaway.errors import SiteError
+from cutaway.errors import InputError, SiteError
 from cutaway.measure.batches import (
     Progress,
     Prompts,
@@ -36,9 +40,10 @@ from cutaway.model.model import Model
 from cutaway.model.ports import Passing
 from cutaway.model.select import positions_of
 from cutaway.model.sites import Site
-
-Head = str | Site | tuple[int, int]
-"""A head: (layer, head), "9.6", "pattern.9.6", or a site that names one."""
+from cutaway.model.tokens import Tokens
+from cutaway.observe.attention_picture import ELSEWHERE, draw_between
+from cutaway.observe.heads import Head, layer_and_head
+from cutaway.views.figure import Figure
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,6 +122,61 @@ class AttentionTo(Result):
         return cls(values=data["values"], **data.attrs)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionBetween(Result):
+    """How much every head attends from each position label to each."""
+
+    values: xr.DataArray
+    """(example, layer, head, from, to): the weight; `to` ends with "elsewhere", which holds the sum
+    over all tokens without a label."""
+    provenance: Mapping[str, Any] = field(repr=False)
+    """Versions, model, data and settings."""
+
+    @property
+    def mean(self) -> xr.DataArray:
+        """(layer, head, from, to): averaged over examples."""
+        return self.values.mean("example")
+
+    def interval(self, level: float = 0.95) -> xr.Dataset:
+        """`mean`, `low`, `high` over examples."""
+        return interval(self.values, level)
+
+    def top(self, k: int = 10) -> pd.DataFrame:
+        """The `k` largest mean weights between labels: layer, head, from, to, mean, low, high.
+
+        What a position gives itself or `elsewhere` is left out.
+        """
+        mean = self.mean
+        between = (mean["to"] != mean["from"]) & (mean["to"] != ELSEWHERE)
+        flat = mean.where(between, -1.0).to_numpy()
+        order = np.argsort(-flat, axis=None, kind="stable")[: min(k, int((flat >= 0).sum()))]
+        places = np.unravel_index(order, flat.shape)
+        chosen = self.values.to_numpy()[(slice(None), *places)]
+        data = interval(xr.DataArray(chosen, dims=("example", "weight")))
+        names = {
+            str(dim): mean[dim].to_numpy()[place]
+            for dim, place in zip(mean.dims, places, strict=True)
+        }
+        return pd.DataFrame(names | {key: data[key].to_numpy() for key in ("mean", "low", "high")})
+
+    def plot(self, head: Head | None = None, *, query: str = "end") -> Figure:
+        """One head's weights between labels; without a head, every head's from `query`.
+
+        Of many heads, the 32 that look most at labels other than `query` itself. Raises `SiteError`
+        for a head, or a label, that is not here.
+        """
+        return draw_between(self.interval(), head, query)
+
+    def to_dataset(self) -> xr.Dataset:
+        """The weights."""
+        return xr.Dataset({"values": self.values}, attrs={"provenance": self.provenance})
+
+    @classmethod
+    def from_dataset(cls, data: xr.Dataset) -> Self:
+        """The inverse of `to_dataset`."""
+        return cls(values=data["values"], provenance=data.attrs["provenance"])
+
+
 def attention_patterns(
     model: Model,
     behaviour: Behaviour,
@@ -176,10 +236,10 @@ def attention_to(
     values = np.empty((len(behaviour), model.n_layers, model.n_heads, len(names)))
     for where, rows in batches(behaviour, batch_size_for(model, behaviour, batch_size), progress):
         batch = side(rows, prompts)
-        tap = _Looking(positions_of((query,), batch)[:, 0], positions_of(names, batch))
+        tap = _Looking(positions_of((query,), batch), positions_of(names, batch))
         model.run(batch, taps=[tap])
         for layer, weights in tap.kept.items():
-            values[where, layer] = weights.numpy()
+            values[where, layer] = weights[:, :, 0].numpy()
     coords = {
         "layer": np.arange(model.n_layers),
         "head": np.arange(model.n_heads),
@@ -195,12 +255,73 @@ def attention_to(
     )
 
 
-class _Looking:
-    """The tap that keeps the weights from one position to some others, (batch, head, position)."""
+def attention_between(
+    model: Model,
+    behaviour: Behaviour,
+    *,
+    positions: Sequence[int | str] | int | str | None = None,
+    prompts: Prompts = "clean",
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> AttentionBetween:
+    """Every head's attention from each position label to each, and to all other tokens.
 
-    def __init__(self, query: Tensor, keys: Tensor) -> None:
-        self.query, self.keys = query, keys
+    `positions` are labels or numbers; when not given, every label that names a token of its own.
+    Raises `InputError` for two names of one token, whose weight would be counted twice.
+    """
+    names = apart(side(behaviour, prompts), positions)
+    shape = (len(behaviour), model.n_layers, model.n_heads, len(names), len(names) + 1)
+    values = np.empty(shape)
+    for where, rows in batches(behaviour, batch_size_for(model, behaviour, batch_size), progress):
+        batch = side(rows, prompts)
+        places = positions_of(names, batch)
+        tap = _Looking(places, places)
+        model.run(batch, taps=[tap])
+        for layer, weights in tap.kept.items():
+            rest = tap.whole[layer] - weights.sum(dim=3)
+            values[where, layer] = torch.cat([weights, rest[..., None]], dim=3).numpy()
+    listed = [str(name) for name in names]
+    coords = {
+        "layer": np.arange(model.n_layers), "head": np.arange(model.n_heads),
+        "from": listed, "to": [*listed, ELSEWHERE],
+    }  # fmt: skip
+    dims = ("example", "layer", "head", "from", "to")
+    return AttentionBetween(
+        values=xr.DataArray(values, coords, dims, "attention"),
+        provenance=provenance(
+            model, behaviour, {"method": "attention between labels", "prompts": prompts}
+        ),
+    )
+
+
+def apart(tokens: Tokens, positions: Sequence[int | str] | int | str | None) -> list[int | str]:
+    """The names asked for, each of a token of its own on every prompt.
+
+    Of every label, when none was asked for, those that share no token with an earlier one. Raises
+    `InputError` when two that were asked for do.
+    """
+    names = list(named_positions(tokens, positions))
+    where = positions_of(names, tokens)
+    kept: list[int] = []
+    for column, name in enumerate(names):
+        twin = next((k for k in kept if bool((where[:, k] == where[:, column]).any())), None)
+        if twin is None:
+            kept.append(column)
+        elif positions is not None:
+            raise InputError(
+                f"The positions {names[twin]!r} and {name!r} are the same token in some prompts, "
+                "so its share would be counted twice; ask for one of them."
+            )
+    return [names[column] for column in kept]
+
+
+class _Looking:
+    """The tap that keeps the weights from some positions to others, (batch, head, query, key)."""
+
+    def __init__(self, queries: Int[Tensor, "batch query"], keys: Int[Tensor, "batch key"]) -> None:
+        self.queries, self.keys = queries, keys
         self.kept: dict[int, Tensor] = {}
+        self.whole: dict[int, Tensor] = {}
 
     def wants(self, site: Site) -> bool:
         return site.kind == "pattern"
@@ -208,18 +329,8 @@ class _Looking:
     def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
         assert site.layer is not None
         rows = torch.arange(x.shape[0], device=x.device)[:, None]
-        query, keys = self.query.to(x.device)[:, None], self.keys.to(x.device)
-        picked = x.detach()[rows, :, query, keys]
-        self.kept[site.layer] = picked.float().transpose(1, 2).cpu()
+        asked = x.detach()[rows, :, self.queries.to(x.device)].float()
+        keys = self.keys.to(x.device)[:, None, None].expand(*asked.shape[:3], -1)
+        self.kept[site.layer] = asked.gather(3, keys).transpose(1, 2).cpu()
+        self.whole[site.layer] = asked.sum(dim=3).transpose(1, 2).cpu()
         return x
-
-
-def layer_and_head(head: Head) -> tuple[int, int]:
-    """A head's layer and number, however it is written."""
-    if isinstance(head, tuple):
-        return int(head[0]), int(head[1])
-    text = str(head)
-    parts = text.split(".")[-2:]
-    if len(parts) != 2 or not all(part.isdigit() for part in parts):
-        raise SiteError(f"{text!r} is not a head; write (layer, head) or 'LAYER.HEAD'.")
-    return int(parts[0]), int(parts[1])

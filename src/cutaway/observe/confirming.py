@@ -26,7 +26,7 @@ from cutaway.measure.batches import batch_size_for, batches
 from cutaway.model.model import Model
 from cutaway.model.ports import Passing
 from cutaway.model.sites import Site
-from cutaway.observe.attention import Head, layer_and_head
+from cutaway.observe.heads import Head, layer_and_head
 from cutaway.observe.relations import KINDS, Mask, known_relation, texts_of
 from cutaway.observe.roles import ROLES, Looked, Role, predicted_before, why_not
 

@@ -4,13 +4,13 @@ For a relation R (see `relations`) and each head, on each prompt:
 
 1. score: the attention that goes along R, Σ_k R[q, k] · pattern[q, k], averaged over the queries q
    that have such a key. 1 is a head that does nothing else;
-2. chance: the same with uniform attention (relations of places), or on the prompt with its tokens
+2. chance: the same with queries of zero (relations of places), or on the prompt with its tokens
    shuffled, at the places where R held (relations of tokens);
 3. p: sign flips of score − chance over prompts, corrected by the largest statistic of all heads
    and relations (`measure.significance`): a level of 0.01 bounds the chance of naming any head at
    all in a model that has none;
-4. a head is *detected* when p is below a level and the excess is at least `least`. The second is
-   needed since with enough prompts even an untrained head's liking, of a thousandth, is no chance.
+4. a head is *detected* when p is below a level and the excess is at least the relation's `least`.
+   The second is needed since with enough prompts even an untrained head's liking is no chance.
 
 Prompts, when none are given, are random tokens said twice after the first token, in which all
 relations occur and nothing but the tokens' order can be known (Olsson et al. 2022).
@@ -39,17 +39,18 @@ from cutaway.measure.significance import sign_flips
 from cutaway.model.model import Model
 from cutaway.model.ports import Passing
 from cutaway.model.sites import Site
+from cutaway.model.taps import Tap
 from cutaway.model.tokens import Tokens
 from cutaway.observe.relations import (
     KINDS,
+    LEAST,
     Mask,
-    allowed,
     known_relation,
     shuffled,
     texts_of,
 )
 
-LEVEL, LEAST = 0.01, 0.1
+LEVEL = 0.01
 _HALF = 12
 _ARRAYS = ("values", "chance", "effect", "effect_chance", "p")
 
@@ -109,13 +110,13 @@ class Detected(Result):
         return (self.effect - self.effect_chance).mean("example", skipna=True)
 
     def heads(
-        self, relation: str | None = None, *, level: float = LEVEL, least: float = LEAST
+        self, relation: str | None = None, *, level: float = LEVEL, least: float | None = None
     ) -> pd.DataFrame:
         """The heads detected, the strongest first: relation, layer, head, score, chance, effect
         (less chance; only roles have one), p.
 
-        `level` bounds p and `least` is the least excess of attention. Raises `InputError` for a
-        relation that is not here.
+        `level` bounds p and `least` is the least excess of attention (each relation's own, when not
+        given). Raises `InputError` for a relation that is not here.
         """
         known = list(self.values["relation"].to_numpy())
         if relation is not None and relation not in known:
@@ -125,7 +126,9 @@ class Detected(Result):
         chance = self.chance.mean("example", skipna=True)
         for name in known if relation is None else [relation]:
             at = {"relation": name}
-            sure = (self.p.sel(at) < level) & (self.excess.sel(at) >= least)
+            own = KINDS[name].least if name in KINDS else LEAST
+            enough = self.excess.sel(at) >= (own if least is None else least)
+            sure = (self.p.sel(at) < level) & enough
             for layer, head in np.argwhere(sure.to_numpy()):
                 here = {**at, "layer": layer, "head": head}
                 numbers = {key: float(each.sel(here)) for key, each in
@@ -203,12 +206,11 @@ def detect(
         tokens = batch.clean
         masks = [each.mask(tokens, texts_of(model, tokens) if each.texts else []) for each in asked]
         along = _along(model, tokens, masks)
-        other = shuffled(tokens, generator)
-        mixed = _along(model, other, masks)
+        mixed = _along(model, shuffled(tokens, generator), masks)
+        idle = _along(model, tokens, masks, _NoQuery())
         for number, relation in enumerate(asked):
             values[where, number] = along[number]
-            even = _even(tokens, masks[number])[:, None, None]
-            chance[where, number] = mixed[number] if relation.of == "tokens" else even
+            chance[where, number] = (mixed if relation.of == "tokens" else idle)[number]
     missing = np.isnan(values).all(axis=(0, 2, 3))
     if missing.any():
         name = asked[int(np.argmax(missing))].name
@@ -248,20 +250,23 @@ def _mean(pattern: Tensor, mask: Mask) -> np.ndarray:
     return (along / queries.sum(dim=1)[:, None]).cpu().numpy()
 
 
-def _along(model: Model, tokens: Tokens, masks: Sequence[Mask]) -> list[np.ndarray]:
+class _NoQuery:
+    """The tap that asks for nothing: every query is zero where the dot product reads it."""
+
+    def wants(self, site: Site) -> bool:
+        return site.kind == "q_rot"
+
+    def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def _along(model: Model, tokens: Tokens, masks: Sequence[Mask], *taps: Tap) -> list[np.ndarray]:
     """For each mask, (row, layer, head)."""
     tap = _Along(masks)
     with torch.no_grad():
-        model.run(tokens, taps=[tap])
+        model.run(tokens, taps=[*taps, tap])
     layers = range(model.n_layers)
     return [np.stack([tap.found[layer][n] for layer in layers], axis=1) for n in range(len(masks))]
-
-
-def _even(tokens: Tokens, mask: Mask) -> np.ndarray:
-    """(row,): the attention along a mask when every allowed key gets the same."""
-    keys = allowed(tokens).sum(dim=2).clamp(min=1)
-    share = (mask.sum(dim=2) / keys).sum(dim=1) / mask.any(dim=2).sum(dim=1)
-    return share.numpy()
 
 
 def _default(model: Model) -> list[str]:

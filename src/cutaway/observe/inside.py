@@ -32,7 +32,6 @@ from cutaway.measure.batches import (
     batch_size_for,
     batches,
     coordinate,
-    named_positions,
     side,
 )
 from cutaway.measure.finite import check_run
@@ -43,9 +42,8 @@ from cutaway.model.norm import FrozenNorm
 from cutaway.model.ports import Passing
 from cutaway.model.select import positions_of
 from cutaway.model.sites import Site
-from cutaway.model.tokens import Tokens
 from cutaway.observe.aim import Aim, AtEnd, Target, dot, linear_norm, through_post_norm
-from cutaway.observe.contributions import AttributionError
+from cutaway.observe.attention import apart
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +103,7 @@ def attribute_sources(
     """Every head's contribution by the position that it attends to.
 
     `positions` are labels or numbers; when not given, every label that names a token of its own.
-    Raises `AttributionError` for two names of one token, whose share would be counted twice.
+    Raises `InputError` for two names of one token, whose share would be counted twice.
     """
     names = apart(side(behaviour, prompts), positions)
     aim = Aim.of(model, behaviour, target)
@@ -192,6 +190,7 @@ class Weighing:
         return site.kind in ("pattern", "v")
 
     def __call__(self, site: Site, x: Tensor, now: Passing) -> Tensor:
+        """Keep, and hand on unchanged."""
         assert site.layer is not None
         row, keys = torch.arange(x.shape[0], device=x.device)[:, None], self.keys.to(x.device)
         if site.kind == "v":
@@ -236,23 +235,6 @@ class Sources:
         direction = torch.einsum("hed,bd->bhe", rows, through)
         share = torch.einsum("bhpe,bhe->bhp", looking.moved(layer).to(z), direction)
         return share, (z * direction).sum(dim=-1)
-
-
-def apart(tokens: Tokens, positions: Sequence[int | str] | int | str | None) -> list[int | str]:
-    """The names asked for, each of a token of its own on every prompt."""
-    names = list(named_positions(tokens, positions))
-    where = positions_of(names, tokens)
-    kept: list[int] = []
-    for column, name in enumerate(names):
-        twin = next((k for k in kept if bool((where[:, k] == where[:, column]).any())), None)
-        if twin is None:
-            kept.append(column)
-        elif positions is not None:
-            raise AttributionError(
-                f"The positions {names[twin]!r} and {name!r} are the same token in some prompts, "
-                "so its share would be counted twice; ask for one of them."
-            )
-    return [names[column] for column in kept]
 
 
 def through_mlp(

@@ -35,9 +35,9 @@ from cutaway.model.sites import Site
 from cutaway.model.tokens import Tokens
 from cutaway.observe.aim import AtEnd, before_norm, unembedded
 from cutaway.observe.confirming import Cut, from_end
-from cutaway.observe.detectors import LEAST, LEVEL, Detected, corrected
+from cutaway.observe.detectors import LEVEL, Detected, corrected
 from cutaway.observe.inside import Sources, Weighing
-from cutaway.observe.relations import shuffled
+from cutaway.observe.relations import LEAST, shuffled
 from cutaway.observe.roles import (
     ROLES,
     Keys,
