@@ -51,13 +51,15 @@ def story(view: CircuitView, *, reproduce: str = "") -> Figure:
     placed = place(boxes, arrows)
     most = max((abs(carried) for carried in arrows.values()), default=1.0)
     drawn = [_arrow(placed, *ends, carried, most) for ends, carried in arrows.items()]
-    parts = [*drawn, *(part for box in boxes for part in _drawn(placed, box)), *_headings(placed)]
+    order = [part for box in boxes for part in box.parts]
+    parts = [*drawn, *(part for box in boxes for part in _drawn(placed, box, order))]
+    parts += _headings(placed)
     said = _said(arrows)
     alt = f"{view.title}, in short. {said}"
     floor = placed.height
     parts += _legend(floor + 20, left_out, any(carried < 0 for carried in arrows.values()))
     return Figure(
-        svg=drawing(placed.width, floor + 30, alt, parts),
+        svg=drawing(placed.width, floor + 30, alt, parts, data_grid="parts"),
         title=f"{view.title}, in short",
         shows=said,
         alt=alt,
@@ -193,7 +195,8 @@ def _bend(x0: float, y0: float, x1: float, y1: float) -> str:
     return f"C{half:.1f},{y0:.1f} {half:.1f},{y1:.1f} {x1:.1f},{y1:.1f}"
 
 
-def _drawn(placed: Placed, box: Box) -> list[Markup]:
+def _drawn(placed: Placed, box: Box, order: Sequence[CircuitNode]) -> list[Markup]:
+    """A box with its role and its parts, which arrow keys walk in `order`."""
     x, y = placed.x[box], placed.y[box]
     if box.end:
         words = "the prompt" if box.kind == "input" else "the answer"
@@ -217,7 +220,8 @@ def _drawn(placed: Placed, box: Box) -> list[Markup]:
         said = f"{_named(part)}: {part.role}" if part.role else _named(part)
         drawn += [
             rectangle(
-                left, down, box.pill, PILL, "part cell-part", hint(said), data_part=part.name,
+                left, down, box.pill, PILL, "part", hint(said), data_r=0,
+                data_c=order.index(part) - 1, data_part=part.name,
                 rx=PILL / 2 if part.kind != "mlp" else 5,
             ),
             label(left + box.pill / 2, down + 15, text, anchor="middle", kind="name through"),

@@ -43,9 +43,10 @@ def scatter(
         f"{across_axis} {number(x[i], digits, sign=True)}"
         for i in known
     }
-    for column, index in enumerate(sorted(known, key=lambda i: x[i])):
+    column = {index: at for at, index in enumerate(sorted(known, key=lambda i: x[i]))}
+    for index in known:
         place: dict[str, object] = {"cx": right(x[index]), "cy": bottom(y[index])}
-        place |= {"data_r": 0, "data_c": column, "data_part": part_of(names[index])}
+        place |= {"data_r": 0, "data_c": column[index], "data_part": part_of(names[index])}
         parts.append(tag("circle", hint(said[index]), **place, r=4.5, class_="dot amount"))
     furthest = sorted(known, key=lambda i: -abs(y[i] - x[i]))
     seen = [i for i in furthest[:_NAMED] if abs(right(x[i]) - right(y[i])) >= _SEEN]
