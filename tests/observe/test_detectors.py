@@ -81,13 +81,6 @@ def test_planted_heads_are_found_and_no_others() -> None:
     assert twice.heads("induction").empty
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gptj", "bloom"])
-def test_untrained_models_have_no_such_heads(opened: Callable[[str], Model], family: str) -> None:
-    names = ["duplicate token", "induction"]
-    for seed in range(3):
-        assert detect(opened(family), relations=names, seed=seed).heads().empty
-
-
 def test_scores_and_chance_by_hand(opened: Callable[[str], Model]) -> None:
     model = opened("gpt2")
     rows = repeated(model, n=5, seed=3)
