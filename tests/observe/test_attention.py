@@ -119,6 +119,8 @@ def test_attention_between_labels_is_listed_drawn_and_saved(
     assert first["low"] <= first["mean"] <= first["high"]
     one, every = found.plot((1, 2)), found.plot(query="there")
     assert "head 1.2" in one.title
+    assert one.table is not None
+    assert every.table is not None
     assert [len(one.table.rows), len(one.table.columns)] == [2, 4]
     assert len(every.table.rows) == 2 * 4
     again = AttentionBetween.load(found.save(tmp_path / "between.nc"))

@@ -27,7 +27,7 @@ made = cache(lambda name: getattr(planted, name)())
 
 
 def named(found: Detected) -> Found:
-    return {(row.relation, f"{row.layer}.{row.head}") for row in found.heads().itertuples()}
+    return {(str(row.relation), f"{row.layer}.{row.head}") for row in found.heads().itertuples()}
 
 
 # ── planted heads ────────────────────────────────────────────────────────────────────────────
