@@ -1,5 +1,6 @@
 """Mechanisms from the literature, each found by one call."""
 
 from cutaway.mechanisms.induction import Induction, induction
+from cutaway.mechanisms.recall import Recall, recall
 
-__all__ = ["Induction", "induction"]
+__all__ = ["Induction", "Recall", "induction", "recall"]
