@@ -1,4 +1,4 @@
-// Builds the one bundle. Its first line holds a hash of everything that it is made from, which
+// Builds the two bundles: what reports and notebooks hold, and the explorer's page. Their first line holds a hash of everything that it is made from, which
 // tests/views/test_bundle.py computes again without Node.
 import { build } from "esbuild";
 import { createHash } from "node:crypto";
@@ -17,14 +17,19 @@ for (const path of [...made, ...sources].sort()) {
   hash.update(`${path}\n`).update(readFileSync(join(here, path), "utf8").replaceAll("\r\n", "\n"));
 }
 
-await build({
-  entryPoints: [join(here, "src/main.ts")],
-  outfile: join(here, "../src/cutaway/views/bundle/cutaway.js"),
-  bundle: true,
-  minify: true,
-  format: "esm",
-  target: "es2022",
-  charset: "ascii",
-  legalComments: "none",
-  banner: { js: `// Built from web/: ${hash.digest("hex")}` },
-});
+const built = `// Built from web/: ${hash.digest("hex")}`;
+const bundles = { "main.ts": "views/bundle/cutaway.js", "explore/main.ts": "explore/bundle/explorer.js" };
+
+for (const [entry, bundle] of Object.entries(bundles)) {
+  await build({
+    entryPoints: [join(here, "src", entry)],
+    outfile: join(here, "../src/cutaway", bundle),
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: "es2022",
+    charset: "ascii",
+    legalComments: "none",
+    banner: { js: built },
+  });
+}

@@ -33,6 +33,7 @@ MAY_USE: dict[str, set[str]] = {
     "organisms": {"errors", "model", "behaviours"},
     # It holds circuits against organisms, which do not know each other.
     "ground_truth": {"errors", "model", "behaviours", "circuits", "organisms", "patch.journal"},
+    "explore": {"errors", "model", "observe", "views"},
     "study": {"errors", "model", "behaviours", "measure", "observe", "patch", "circuits", "views"},
 }
 # The front door names everything, and loads it when it is first used; the command line imports

@@ -11,9 +11,9 @@ const DRAWN = ["svg", "g", "rect", "line", "path", "circle", "text", "title", "p
 type Drawn = (typeof DRAWN)[number];
 
 /** What can be done with a drawing: hints for its marks, and arrow keys over its cells. */
-export function enliven(drawing: SVGSVGElement, hints: Hints, chosen: Chosen): void {
+export function enliven(drawing: SVGSVGElement, hints: Hints, chosen: Chosen): () => void {
   hints.watch(drawing);
-  if (drawing.dataset["grid"] !== undefined) walkGrid(drawing, hints, chosen);
+  return drawing.dataset["grid"] === undefined ? () => {} : walkGrid(drawing, hints, chosen);
 }
 
 /** A figure's drawing where there is no page that holds it already. */
@@ -21,6 +21,7 @@ export class DrawingView {
   readonly element: HTMLElement;
   readonly drawing: SVGSVGElement;
   private readonly hints: Hints;
+  private readonly stop: () => void;
 
   constructor(tree: Tree, chosen: Chosen) {
     const made = grown(tree);
@@ -29,10 +30,11 @@ export class DrawingView {
     this.drawing = made;
     this.element = html("div", { class: "plot" }, made, tip);
     this.hints = new Hints(tip);
-    enliven(made, this.hints, chosen);
+    this.stop = enliven(made, this.hints, chosen);
   }
 
   end(): void {
+    this.stop();
     this.hints.end();
   }
 }

@@ -11,9 +11,10 @@ const STEPS: Readonly<Record<string, readonly [rows: number, columns: number]>> 
 
 /**
  * A grid of cells: one stop of the Tab key, arrow keys walk, and a cell that stands for a part of the
- * model chooses it by a click or Enter, and is marked when it is chosen elsewhere.
+ * model chooses it by a click or Enter, and is marked when it is chosen elsewhere. Coming back to a
+ * grid is coming back to the cell that was left. Gives back what stops the marking.
  */
-export function walkGrid(drawing: SVGSVGElement, hints: Hints, chosen: Chosen): void {
+export function walkGrid(drawing: SVGSVGElement, hints: Hints, chosen: Chosen): () => void {
   const cells = new Map<string, SVGElement>();
   for (const cell of all<SVGElement>("[data-r]", drawing)) {
     cells.set(`${cell.dataset["r"]},${cell.dataset["c"]}`, cell);
@@ -24,6 +25,7 @@ export function walkGrid(drawing: SVGSVGElement, hints: Hints, chosen: Chosen): 
     if (!next) return;
     at?.classList.remove("at");
     at = next;
+    drawing.dataset["at"] = `${row},${column}`;
     at.classList.add("at");
     at.scrollIntoView({ block: "nearest", inline: "nearest" });
     hints.walk(at);
@@ -37,7 +39,10 @@ export function walkGrid(drawing: SVGSVGElement, hints: Hints, chosen: Chosen): 
   drawing.setAttribute("tabindex", "0");
   drawing.setAttribute("aria-keyshortcuts", [...Object.keys(STEPS), "Enter"].join(" "));
   drawing.addEventListener("focus", () => {
-    if (drawing.matches(":focus-visible")) go(0, 0);
+    if (!drawing.matches(":focus-visible")) return;
+    const [row, column] = (drawing.dataset["at"] ?? "0,0").split(",");
+    go(Number(row), Number(column));
+    if (!at) go(0, 0);
   });
   drawing.addEventListener("blur", () => {
     at?.classList.remove("at");
@@ -55,16 +60,16 @@ export function walkGrid(drawing: SVGSVGElement, hints: Hints, chosen: Chosen): 
     if (at) go(Number(at.dataset["r"]) + step[0], Number(at.dataset["c"]) + step[1]);
     else go(0, 0);
   });
-  mark(drawing, chosen);
+  return mark(drawing, chosen);
 }
 
 /** Mark the cells of the part that is chosen. */
-function mark(drawing: SVGSVGElement, chosen: Chosen): void {
+function mark(drawing: SVGSVGElement, chosen: Chosen): () => void {
   const parts = all<SVGElement>("[data-part]", drawing);
-  if (!parts.length) return;
+  if (!parts.length) return () => {};
   const show = (part: string | null): void => {
     for (const cell of parts) cell.classList.toggle("chosen", cell.dataset["part"] === part);
   };
-  chosen.listen(show);
   show(chosen.value);
+  return chosen.listen(show);
 }

@@ -22,6 +22,7 @@ from cutaway.model.anatomy import Anatomy, anatomies
 from cutaway.model.edits import add
 from cutaway.model.model import Model
 from cutaway.model.sites import Site
+from cutaway.model.size import refuse_too_large
 from cutaway.model.verify import probe, verify
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.ckpt", "model.pt")
@@ -202,6 +203,8 @@ def _load(
         options["revision"] = revision
     if where is not None and where.type != "cpu":
         options["device_map"] = {"": str(where)}
+    if where is not None and Path(source).is_dir():
+        refuse_too_large(Path(source), where, options.get("dtype"))
     with _explained(source):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, output_loading_info=True, **options
