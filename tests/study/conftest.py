@@ -37,6 +37,7 @@ def behaviour(model: Model) -> Behaviour:
 @pytest.fixture(scope="session")
 def quick() -> Settings:
     return Settings(
+        distractor_examples=3, flip_examples=2, flip_passes=60,
         lens_examples=8, patch_examples=3, path_examples=3, heads_shown=2, attention_examples=1,
         controls=2, attack_examples=4,
     )  # fmt: skip

@@ -1,9 +1,10 @@
 """Black-box probing: does the behaviour hold up when its wording changes?
 
-Two questions, neither of which looks inside the model:
+Three questions, none of which looks inside the model:
 
 - `probes`: which variations a built-in behaviour's generator can be asked for, one at a time, so
   that each can be built and measured by itself.
+- `by_place`: the same examples, told apart by how long they are and where their parts stand.
 - `breakdown`: within examples that are measured already, how the values differ between templates,
   orders, names and whatever else varies, each with its interval.
 """
@@ -11,7 +12,7 @@ Two questions, neither of which looks inside the model:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from cutaway.errors import BehaviourError
 
 _COLUMNS = ("metric", "variation", "value", "n", "mean", "low", "high")
 _MOST_VALUES = 40
+_MOST_GROUPS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,47 @@ def informative_columns(behaviour: Behaviour) -> list[str]:
     return [
         column for column, values in behaviour.variations.items() if 2 <= len(set(values)) <= most
     ]
+
+
+def by_place(behaviour: Behaviour) -> Behaviour:
+    """The same examples with other variations: their length, and the place of each label but end.
+
+    Both are in tokens, as ranges of at most five groups of about equally many examples. What does
+    not vary, or is the same as something before it, is left out.
+    """
+    numbers = {"length in tokens": behaviour.clean.lengths.tolist()}
+    first = behaviour.clean.first
+    numbers |= {
+        f"position of {name}": (where - first).tolist()
+        for name, where in behaviour.clean.labels.items()
+        if name != "end"
+    }
+    columns: dict[str, tuple[str, ...]] = {}
+    for name, values in numbers.items():
+        column = _ranges(values)
+        if len(set(column)) > 1 and column not in columns.values():
+            columns[name] = column
+    return replace(behaviour, variations=columns)
+
+
+def _ranges(values: Sequence[int]) -> tuple[str, ...]:
+    """Numbers as ranges; written so that their order as text is that of the numbers."""
+    known = sorted(set(values))
+    if len(known) > _MOST_GROUPS:
+        edges = np.quantile(values, np.linspace(0, 1, _MOST_GROUPS + 1)[1:-1], method="lower")
+        parts = np.searchsorted(np.unique(edges), values, side="left")
+    else:
+        parts = np.searchsorted(known, values)
+    wide = len(str(max(values)))
+    ends = {
+        part: (min(inside), max(inside))
+        for part in set(parts.tolist())
+        for inside in [[value for value, at in zip(values, parts, strict=True) if at == part]]
+    }
+    return tuple(
+        f"{low:{wide}d}" if low == high else f"{low:{wide}d} to {high}"
+        for low, high in (ends[part] for part in parts.tolist())
+    )
 
 
 def _groups(values: Sequence[str]) -> list[tuple[str, np.ndarray]]:

@@ -20,6 +20,7 @@ from cutaway.study import (
     attention,
     attribution,
     blackbox,
+    blackbox_stages,
     discovery,
     estimates,
     evaluation,
@@ -31,6 +32,9 @@ from cutaway.study import (
     roles,
     scrubbing,
 )
+from cutaway.study.blackbox_flipped import Flips
+from cutaway.study.blackbox_frequency import Frequency
+from cutaway.study.blackbox_insertions import Insertions
 from cutaway.study.report import assemble
 from cutaway.study.saving import replace_file, sha256
 from cutaway.study.settings import Settings
@@ -153,6 +157,17 @@ def _load_report(directory: Path) -> Path:
 
 _MEASURED = (
     Stage.of("blackbox", "Black box", blackbox.measure, blackbox.BlackBox),
+    Stage.of(
+        "distractors", "Distractors", blackbox_stages.distract, Insertions,
+        reads=["distractor_examples"],
+    ),
+    Stage.of(
+        "flips", "Smallest flips", blackbox_stages.flip, Flips,
+        reads=["flip_examples", "flip_passes"],
+    ),
+    Stage.of(
+        "frequency", "Word frequency", blackbox_stages.common, Frequency, needs=["blackbox"],
+    ),
     Stage.of("lens", "Logit lens", lens.read, lens.Lenses, reads=["lens_examples"]),
     Stage.of(
         "attribution", "Direct attribution", attribution.split, Attribution,

@@ -16,8 +16,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from cutaway.behaviours import Behaviour
 from cutaway.study import behaviour_sections as outside
+from cutaway.study import (
+    blackbox_section,
+    hypotheses_section,
+    redteam_section,
+    scrubbing_section,
+    summary,
+)
 from cutaway.study import circuit_sections as circuit
-from cutaway.study import hypotheses_section, redteam_section, scrubbing_section, summary
 from cutaway.study import observed_sections as observed
 from cutaway.study import patching_sections as patched
 from cutaway.study.known import known
@@ -51,6 +57,7 @@ def _of(kind: type[Found], section: Callable[[Found], Section]) -> Callable[[Inp
 CHAPTERS: tuple[Chapter, ...] = (
     Chapter(outside.STUDIED, ("blackbox",), outside.behaviour),
     Chapter(outside.OUTSIDE, ("blackbox",), outside.black_box),
+    *(Chapter(*chapter) for chapter in blackbox_section.CHAPTERS),
     Chapter(observed.LENS, ("lens",), observed.logit_lens),
     Chapter(observed.WRITES, ("attribution",), observed.direct_attribution),
     Chapter(patched.CARRIES, ("patching",), patched.activation_patching),

@@ -16,6 +16,12 @@ class Settings:
 
     seed: int = 0
     """For bootstrap resamples and for choosing the examples that are patched and shown."""
+    distractor_examples: int = 32
+    """At most so many examples are measured with other text around them."""
+    flip_examples: int = 12
+    """For at most so many examples the smallest change that flips the answer is searched."""
+    flip_passes: int = 4000
+    """At most so many prompts are run for that, all examples together."""
     lens_examples: int = 100
     """At most so many examples are read by the lens and the attribution."""
     patch_examples: int = 32

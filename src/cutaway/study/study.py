@@ -11,6 +11,9 @@ from cutaway.errors import StudyError
 from cutaway.observe import Attribution
 from cutaway.study.attention import Attention
 from cutaway.study.blackbox import BlackBox
+from cutaway.study.blackbox_flipped import Flips
+from cutaway.study.blackbox_frequency import Frequency
+from cutaway.study.blackbox_insertions import Insertions
 from cutaway.study.discovery import Discovered
 from cutaway.study.estimates import Estimated
 from cutaway.study.evaluation import Evaluated
@@ -44,6 +47,21 @@ class Study:
     def blackbox(self) -> BlackBox:
         """The behaviour as measured from outside."""
         return self.of(BlackBox, "blackbox")
+
+    @property
+    def distractors(self) -> Insertions:
+        """The same prompts with other text around them."""
+        return self.of(Insertions, "distractors")
+
+    @property
+    def flips(self) -> Flips:
+        """The smallest changes that flip the answer."""
+        return self.of(Flips, "flips")
+
+    @property
+    def frequency(self) -> Frequency:
+        """Whether the behaviour is stronger for common words."""
+        return self.of(Frequency, "frequency")
 
     @property
     def lens(self) -> Lenses:
