@@ -10,6 +10,7 @@ import typer
 
 from cutaway.cli.boundary import Group
 from cutaway.cli.circuit import circuit
+from cutaway.cli.explore import explore
 from cutaway.cli.generate import generate
 from cutaway.cli.ground_truth import ground_truth
 from cutaway.cli.listing import behaviours, models
@@ -88,6 +89,7 @@ _command(
     "cutaway circuit --prompts pairs.csv --model gpt2 --held-out 0.3 --out my-circuits",
     "cutaway circuit ioi --compare earlier/eap-ig.circuit.json",
 )
+_command(explore, "cutaway explore", "cutaway explore --model gpt2 --port 8765 --no-browser")
 _command(
     generate,
     "cutaway generate 'Once upon a time'",
