@@ -97,7 +97,7 @@ def test_a_damaged_manifest_is_refused_and_fresh_puts_it_aside(
 def test_unknown_stages_and_empty_plans_are_refused(
     model: Model, behaviour: Behaviour, tmp_path: Path
 ) -> None:
-    with pytest.raises(StudyError, match="no stage 'patchin'; a study has: blackbox, lens"):
+    with pytest.raises(StudyError, match="no stage 'patchin'; a study has: blackbox, distractors"):
         run(model, behaviour, tmp_path / "study", stages=["patchin"])
     with pytest.raises(StudyError, match="No stage was named"):
         run(model, behaviour, tmp_path / "study", stages=[])
