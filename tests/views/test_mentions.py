@@ -12,6 +12,7 @@ KNOWN = {"a2.h1", "a10.h12", "a3.h0", "m0", "m4"}
     [
         ("Head 2.1 on prompt 1", ["a2.h1"]),
         ("heads 2.1, 10.12 and 3.0 write 2.5", ["a2.h1", "a10.h12", "a3.h0"]),
+        ("heads 2.1 (+1.3), 3.0 (95 % CI 10.12 to 2.1) and 10.12", ["a2.h1", "a3.h0", "a10.h12"]),
         ("MLPs 0 and 4 of 12", ["m0", "m4"]),
         ("MLP 4 at end", ["m4"]),
         ("m0->a2.h1<v> (+8.30)", ["m0", "a2.h1"]),
@@ -19,6 +20,7 @@ KNOWN = {"a2.h1", "a10.h12", "a3.h0", "m0", "m4"}
         ("head 2.9, MLP 7 and a9.h9", []),
         ("m4.n17 and am0 and item m40", []),
         ("ahead 2.1 of overhead 3.0", []),
+        ("MLP 4.5 and MLPs 0.4", []),
         ("rose to 2.1 (of 4)", []),
     ],
 )

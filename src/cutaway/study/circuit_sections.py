@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cutaway.behaviours.metrics import METRICS
-from cutaway.circuits import Curve
+from cutaway.circuits import Curve, Evaluation
 from cutaway.circuits.picture import view
 from cutaway.study import circuit_sentences as say
 from cutaway.study.discovery import Discovered
 from cutaway.study.evaluation import Evaluated
 from cutaway.study.roles import Roles
-from cutaway.study.scrubbing import Scrubbing
+from cutaway.study.scrubbing import Scrubbing, verdict
 from cutaway.study.stage import Inputs
+from cutaway.study.tested import Hypotheses
 from cutaway.study.words import listed, percent
 from cutaway.views import (
     CircuitView,
@@ -29,7 +30,7 @@ from cutaway.views import (
     lens_curve,
     story,
 )
-from cutaway.views.text import number
+from cutaway.views.text import number, p_value
 
 FOUND, CHECKED = "Which circuit does it?", "How good is the circuit?"
 """The sections' headings."""
@@ -47,7 +48,7 @@ def discovery(inputs: Inputs) -> Section:
     """The circuit and how it was found."""
     found = inputs.of(Discovered)
     checked = None if inputs.skipped("evaluation") else inputs.of(Evaluated)
-    named = named_roles(inputs.results)
+    named = named_roles(list(inputs.results.values()))
     return Section(
         heading=FOUND,
         sentences=(
@@ -64,11 +65,29 @@ def discovery(inputs: Inputs) -> Section:
     )
 
 
-def named_roles(results: Iterable[object]) -> dict[str, str]:
-    """What each part is said to do, by the hypothesis that was tested."""
-    stories = [one for one in results if isinstance(one, Scrubbing)]
-    nodes = stories[0].claimed.hypothesis["nodes"] if stories else []
-    return {part: node["name"] for node in nodes for part in node["parts"]}
+def named_roles(results: Sequence[object]) -> dict[str, str]:
+    """What each part is said to do, as far as it was tested and not refuted.
+
+    The names are those of the hypothesis that was scrubbed; a part that it leaves out, or a study
+    without one, has the roles that were supported on held-out prompts, the first of each part.
+    """
+    named: dict[str, str] = {}
+    for result in results:
+        if isinstance(result, Scrubbing) and verdict(result.claimed) != "refuted":
+            for node in result.claimed.hypothesis["nodes"]:
+                named |= dict.fromkeys(node["parts"], node["name"])
+    for result in results:
+        if isinstance(result, Hypotheses):
+            for each in result.of("supported"):
+                for part in each.hypothesis.parts:
+                    named.setdefault(part_in_circuits(part), each.hypothesis.role)
+    return named
+
+
+def part_in_circuits(site: str) -> str:
+    """A head's or MLP's site by its name in circuits: `a2.h1` for `head_out.2.1`."""
+    kind, _, at = site.partition(".")
+    return f"m{at}" if kind == "mlp_out" else f"a{at.replace('.', '.h')}"
 
 
 def picture(
@@ -133,7 +152,7 @@ def evaluation(inputs: Inputs) -> Section:
     found, trained = inputs.of(Evaluated), inputs.of(Discovered)
     told = (
         say.held_out(found), say.other_measures(found), say.mean_ablation(found),
-        say.completeness(found), say.minimality(found),
+        say.completeness(found),
     )  # fmt: skip
     return Section(
         heading=CHECKED,
@@ -197,20 +216,46 @@ def _measures(found: Evaluated) -> Table:
     """Every control, and the circuit under other measures."""
     evaluation = found.circuit
     rows = [
-        (CHECKS[name], check.says, "holds" if check.passed else "fails")
+        (CHECKS[name], _checked(evaluation, name) or check.says, _outcome(check.passed))
         for name, check in evaluation.checks.items()
     ]
     rows += [
-        (f"elsewhere: {name}", f"faithfulness {say.ratio(one)}", say.outcome(one))
+        (f"elsewhere: {_measure(name)}", f"faithfulness {say.ratio(one)}", say.outcome(one))
         for name, one in evaluation.others.items()
     ]
     rows += [
-        (f"{test.name} (Shi et al. 2024)", f"p = {test.p:.2g}: {test.null}",
-         "holds" if test.passed else "fails")
+        (f"{test.name} (Shi et al. 2024)", f"{p_value(test.p)}: {test.null}", _outcome(test.passed))
         for test in evaluation.tests
-    ]  # fmt: skip
+    ]
     return Table(
         caption="What was tried against the circuit, on held-out prompts",
         columns=("control", "found", "outcome"),
         rows=tuple(rows),
     )
+
+
+def _outcome(passed: bool) -> str:
+    return "holds" if passed else "fails"
+
+
+def _measure(name: str) -> str:
+    """`logit_diff, mean` in words; prompts by the name they were given under."""
+    metric, _, ablation = name.partition(", ")
+    return f"{METRICS[metric].label}, {ablation} ablation" if metric in METRICS else name
+
+
+def _checked(evaluation: Evaluation, name: str) -> str:
+    """What a control found, with its numbers as this page writes them; empty where it says so."""
+    tests = {test.name: test for test in evaluation.background}
+    if name in tests:
+        return f"{p_value(tests[name].p)} if {tests[name].null}"
+    if np.isnan(evaluation.faithfulness.low):
+        return ""
+    low, high = evaluation.span
+    told = {
+        "prefers": f"the model prefers the right answers by {say.ratio(evaluation.preference)} "
+        "logits",
+        "faithful": f"faithfulness {say.ratio(evaluation.faithfulness)}, to lie within {low:g} "
+        f"and {high:g}",
+    }
+    return told.get(name, "")

@@ -12,13 +12,14 @@ import numpy as np
 from cutaway.behaviours import bootstrap
 from cutaway.observe import Attribution
 from cutaway.patch import Effects
-from cutaway.study.circuit_sections import named_roles
+from cutaway.study.circuit_sections import named_roles, part_in_circuits
 from cutaway.study.discovery import Discovered
 from cutaway.study.evaluation import Evaluated
 from cutaway.study.patching import Patching
 from cutaway.study.paths import Paths
 from cutaway.study.places import place_name
 from cutaway.study.roles import Roles
+from cutaway.study.tested import Hypotheses
 from cutaway.study.words import listed, percent
 from cutaway.views import Estimate, Part
 from cutaway.views.text import number, p_value, word
@@ -27,7 +28,7 @@ Fact = tuple[str, str, str]
 """A part's name, what was measured, and the number as written."""
 
 _PART = re.compile(r"a\d+\.h\d+|m\d+")
-_MOST_PLACES, _MOST_TOKENS = 2, 3
+_MOST_PLACES, _MOST_TOKENS, _SEEN = 2, 3, 0.05
 
 
 def known(results: Iterable[object]) -> tuple[Part, ...]:
@@ -55,7 +56,9 @@ def _place(part: str) -> tuple[int, int]:
     return int(layer), int(head) if head else 10**6
 
 
-_KINDS: tuple[type[Any], ...] = (Roles, Discovered, Evaluated, Attribution, Patching, Paths)
+_KINDS: tuple[type[Any], ...] = (
+    Roles, Hypotheses, Discovered, Evaluated, Attribution, Patching, Paths,
+)  # fmt: skip
 
 
 def _order(result: object) -> int:
@@ -65,6 +68,8 @@ def _order(result: object) -> int:
 def _facts(result: object) -> Iterator[Fact]:
     if isinstance(result, Roles):
         yield from _reads_and_writes(result)
+    elif isinstance(result, Hypotheses):
+        yield from _tested(result)
     elif isinstance(result, Discovered):
         yield from _membership(result)
     elif isinstance(result, Evaluated):
@@ -85,7 +90,8 @@ def _reads_and_writes(found: Roles) -> Iterator[Fact]:
     for layer, head in np.ndindex(found.query.shape):
         part = f"a{layer}.h{head}"
         weights = found.attends.to_numpy()[layer, head]
-        order = np.argsort(-weights, kind="stable")[:_MOST_PLACES]
+        order = [at for rank, at in enumerate(np.argsort(-weights, kind="stable")[:_MOST_PLACES])
+                 if not rank or weights[at] >= _SEEN]  # fmt: skip
         seen = listed([f"{places[at]} ({number(float(weights[at]))})" for at in order])
         yield part, "attends", f"from {found.query.to_numpy()[layer, head]} to {seen}"
         raised = zip(
@@ -97,6 +103,16 @@ def _reads_and_writes(found: Roles) -> Iterator[Fact]:
         ][:_MOST_TOKENS]  # fmt: skip
         if told:
             yield part, "raises most at the end", listed(told)
+
+
+def _tested(found: Hypotheses) -> Iterator[Fact]:
+    """The roles that were tested of a part, with their verdicts."""
+    verdicts: dict[str, list[str]] = defaultdict(list)
+    for each in found.tested:
+        for part in each.hypothesis.parts:
+            verdicts[part_in_circuits(part)].append(f"{each.hypothesis.said}: {each.verdict}")
+    for part, told in verdicts.items():
+        yield part, "said and tested", "; ".join(told)
 
 
 def _membership(found: Discovered) -> Iterator[Fact]:

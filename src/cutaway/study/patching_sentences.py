@@ -192,7 +192,7 @@ def trail(found: Paths) -> str:
         best = step.effects.top(1).to_dict("records")[0]
         if clear(step.effects, best):
             kind = _INPUTS[step.receivers[0].partition(".")[0]]
-            effect = f"{best['layer']}.{best['head']} ({plain(best['effect'])})"
+            effect = f"head {best['layer']}.{best['head']} ({plain(best['effect'])})"
             back.append(f"through their {kind} most by {effect}")
     reached = f"; these are reached {listed(back)}" if back else ""
     return f"Heads {heads} write to the logits directly{reached} ({found.n} examples)."

@@ -186,7 +186,7 @@ def head_attribution(found: Attribution, most: int = 3) -> str:
     total = float(found.target.mean())
     return (
         f"All heads together add {plain(float(mean.sum()))} of {plain(total)}; the largest are "
-        f"{listed(heads)}."
+        f"heads {listed(heads)}."
     )
 
 

@@ -1,7 +1,7 @@
 """Parts of the model that text names, marked so that they can be chosen there.
 
-`head 2.1`, `heads 2.1, 2.2 and 3.0`, `MLP 4`, `a2.h1` and `m4` are found; what names no part that
-is known stays text.
+`head 2.1`, `heads 2.1 (+0.5), 2.2 and 3.0`, `MLP 4`, `a2.h1` and `m4` are found; what names no part
+that is known stays text.
 """
 
 import re
@@ -11,22 +11,22 @@ from markupsafe import Markup, escape
 
 from cutaway.views.text import inert
 
-_LIST = r"(?:(?:, | and | or )\d+{0})*"
+_ASIDE = r"(?: \([^()]*\))?"
 _NAMED: tuple[tuple[re.Pattern[str], re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (
-        re.compile(r"\b[Hh]eads? \d+\.\d+" + _LIST.format(r"\.\d+")),
-        re.compile(r"(\d+)\.(\d+)"),
+        re.compile(rf"\b[Hh]eads? \d+\.\d+(?:{_ASIDE}(?:, | and | or )\d+\.\d+)*"),
+        re.compile(r"\([^()]*\)|(\d+)\.(\d+)"),
         lambda found: f"a{found[1]}.h{found[2]}",
     ),
     (
-        re.compile(r"\bMLPs? \d+(?!\.\d)" + _LIST.format(r"(?!\.\d)")),
-        re.compile(r"\d+"),
-        lambda found: f"m{found[0]}",
+        re.compile(rf"\bMLPs? \d+(?!\.?\d)(?:{_ASIDE}(?:, | and | or )\d+(?!\.?\d))*"),
+        re.compile(r"\([^()]*\)|(\d+)"),
+        lambda found: f"m{found[1]}",
     ),
     (
         re.compile(r"(?<![\w.])(?:a\d+\.h\d+|m\d+)(?![\w.]*\w)"),
-        re.compile(r".+"),
-        lambda found: found[0],
+        re.compile(r"(.+)"),
+        lambda found: found[1],
     ),
 )
 
@@ -54,7 +54,7 @@ def linked(text: str, parts: Set[str]) -> Markup:
 def _mentions(text: str) -> Iterator[tuple[int, int, str]]:
     for phrase, each, name in _NAMED:
         for found in phrase.finditer(text):
-            named = list(each.finditer(found[0]))
+            named = [one for one in each.finditer(found[0]) if one[1]]
             for one in named:
                 # a part named alone is marked with the word before it: "head 2.1"
                 start = one.start() if len(named) > 1 else 0
