@@ -23,6 +23,7 @@ from cutaway.circuits import (
     Curve,
     EdgeScores,
     Evaluation,
+    Graph,
     discover,
     greedy,
     smallest,
@@ -64,6 +65,29 @@ def test_one_method_is_what_its_functions_give(
     curve = Curve.load(out / "eap-ig.curve.nc")
     assert str(curve.cpr) in result.stdout
     assert curve.by == "magnitude"
+
+
+def test_a_split_graph_and_a_methods_steps_are_those_of_python(
+    command: Command, model_directory: Path, tmp_path: Path
+) -> None:
+    asked = ("--positions", "S2,end", "--neurons", 1, "--steps", 2, "--edges", 9, "--out", "split")
+    result = command(*given(model_directory, *asked))
+    assert result.exit_code == 0, result.output
+    model = cutaway.open(model_directory)
+    pairs = cutaway.behaviour("ioi", model, n=8, seed=1).split("train")
+    graph = Graph.of(model, positions=("S2", "end"), neurons=[1])
+    expected = discover(model, pairs, "eap-ig", graph=graph, steps=2, seed=1)
+    scores = EdgeScores.load(tmp_path / "split/eap-ig.scores.nc")
+    assert scores.graph == graph
+    np.testing.assert_allclose(scores.mean, expected.mean, rtol=1e-5, atol=1e-7)
+    svg = (tmp_path / "split/eap-ig.circuit.svg").read_text(encoding="utf-8")
+    assert "The circuit" in svg
+    again = command(
+        *given(model_directory, *asked[:-2], "--out", "split", "--granularity", "nodes")
+    )
+    assert again.exit_code == 0, again.output
+    together = EdgeScores.load(tmp_path / "split/eap-ig.scores.nc")
+    assert len(np.unique(together.mean)) < len(np.unique(scores.mean))
 
 
 def test_methods_and_earlier_circuits_are_compared(
@@ -239,6 +263,10 @@ def test_two_at_once_are_refused(model_directory: Path, tmp_path: Path, command:
     ("words", "said"),
     [
         (["--method", "eapig"], "no method 'eapig'; choose one of exact, eap, eap-ig,"),
+        (["--positions", "S2,nope"], "no position label 'nope' to split edges by; they have IO"),
+        (["--neurons", "1,x"], "--neurons takes the number of a layer; found 'x'"),
+        (["--neurons", "99"], "There is no layer 99 to split into neurons"),
+        (["--method", "magnitude", "--steps", "3"], "--steps was given, and magnitude has none"),
         (["--edges", "0"], "such as 5%, or 'smallest'; found '0'"),
         (["--edges", "120%"], "found '120%'"),
         (["--edges", "many"], "found 'many'"),

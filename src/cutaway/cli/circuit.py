@@ -15,6 +15,7 @@ from cutaway.cli import options
 from cutaway.cli.boundary import Interrupted
 from cutaway.cli.inputs import check_named, chosen_behaviour, opened, study_name, variations
 from cutaway.cli.words import edges as edges_in
+from cutaway.cli.words import listed, number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +99,36 @@ Compare = Annotated[
         help="Compare with this saved circuit of the same model; may be given several times.",
     ),
 ]
+Together = Annotated[
+    Literal["edges", "nodes", "layers"] | None,
+    typer.Option(
+        "--granularity",
+        help="What is scored together: single edges, heads and MLPs, or a layer's. Left out: what "
+        "suits the method.",
+    ),
+]
+Positions = Annotated[
+    str | None,
+    typer.Option(
+        "--positions",
+        metavar="LABELS|all",
+        help="Split what is read by position: labels with commas between (S2,end), or all.",
+    ),
+]
+Neurons = Annotated[
+    str | None,
+    typer.Option(
+        "--neurons",
+        metavar="LAYERS",
+        help="Split these layers' MLPs into neurons: numbers with commas between.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", min=1, metavar="N", help="Steps, for the methods that take some (eap-ig, …)."
+    ),
+]
 Quick = Annotated[
     bool,
     typer.Option("--quick", help="Evaluate only faithfulness, beside that of random circuits."),
@@ -125,6 +156,10 @@ def circuit(
     metric: OneMetric = None,
     n: options.Count = None,
     held_out: HeldOut = None,
+    granularity: Together = None,
+    positions: Positions = None,
+    neurons: Neurons = None,
+    steps: Steps = None,
     quick: Quick = False,
     format: Formats = None,
     compare: Compare = None,
@@ -148,21 +183,24 @@ def circuit(
     """
     check_named(behaviour, prompts)
     variations(vary)
-    from cutaway.circuits import Masked
+    from cutaway.circuits import Graph, Masked
     from cutaway.cli.circuit_stages import Asked
     from cutaway.cli.circuit_work import check_directory
 
     asked = Asked(
-        methods=_methods(method), edges=edges_in(edges), select=select, by=by, ablation=ablation,
+        methods=_methods(method, steps), edges=edges_in(edges), select=select, by=by,
+        ablation=ablation,
         metric=None if metric is None else metric.value, seed=seed, quick=quick,
-        formats=[each.value for each in format or []],
+        granularity=granularity, steps=steps, formats=[each.value for each in format or []],
     )  # fmt: skip
     directory = _directory(out, study_name(behaviour, prompts, model))
     check_directory(directory)
     loaded = opened(model, device, dtype, revision, trust_remote_code)
     pairs = chosen_behaviour(behaviour, prompts, loaded, n=n, usual=100, seed=seed, vary=vary)
     train, held = _sides(pairs, held_out, seed)
-    on = Masked(loaded)
+    places = pairs.labels if positions == "all" else listed(positions)
+    split = [number("--neurons", word, "the number of a layer") for word in listed(neurons)]
+    on = Masked(loaded, Graph.of(loaded, positions=places, neurons=split))
     earlier = _earlier(compare or [], on, asked.methods)
     _check(on, train, held, asked)
     print(f"{pairs.name}: {len(train)} pairs to discover on, {len(held)} held out, {loaded.name}")
@@ -247,14 +285,25 @@ def _print(found: dict[str, Found], earlier: dict[str, Circuit], crossing: Cross
 # ── refused before the work ──────────────────────────────────────────────────────────────────
 
 
-def _methods(names: list[str] | None) -> list[str]:
+def _methods(names: list[str] | None, steps: int | None) -> list[str]:
     from cutaway.circuits import METHODS, CircuitError
 
     chosen = list(dict.fromkeys(names or ["eap-ig"]))
     for name in chosen:
         if name not in METHODS:
             raise CircuitError(f"There is no method {name!r}; choose one of {', '.join(METHODS)}.")
+    _check_steps(chosen, steps)
     return chosen
+
+
+def _check_steps(methods: list[str], steps: int | None) -> None:
+    from cutaway.circuits import CircuitError
+    from cutaway.cli.circuit_stages import takes_steps
+
+    if steps is not None and not any(map(takes_steps, methods)):
+        raise CircuitError(
+            f"--steps was given, and {' and '.join(methods)} has none; leave it out."
+        )
 
 
 def _directory(out: str | None, name: str) -> Path:

@@ -2,19 +2,20 @@
 
 | stage | files | what decides it |
 |---|---|---|
-| scores | `METHOD.scores.nc` | metric, ablation, seed |
+| scores | `METHOD.scores.nc` | metric, ablation, seed, graph, granularity, steps |
 | circuit | `METHOD.circuit.json`, and other formats | scores, number of edges, selection |
 | evaluation | `METHOD.evaluation.nc` | circuit, metric, ablation, seed |
 | curve | `METHOD.curve.nc` | scores, metric, ablation, seed, ranking |
 | crossing | `crossing.nc` | circuits saved earlier, metric, ablation, seed |
 
-Scores by ACDC and by learned masks are for the KL divergence, unless a metric is asked for;
-evaluation and curve are by the behaviour's own then.
+`METHOD.circuit.svg` is the picture, drawn each time. Scores by ACDC and by learned masks are for the
+KL divergence, unless a metric is asked for; evaluation and curve are by the behaviour's own then.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any
 
 from cutaway.behaviours import Behaviour
 from cutaway.circuits import (
+    METHODS,
     RANKED_BY,
     Circuit,
     Crossing,
@@ -41,9 +43,13 @@ from cutaway.circuits import (
 )
 from cutaway.circuits.effects import By
 from cutaway.circuits.exports import FORMATS
+from cutaway.circuits.graph import Granularity
+from cutaway.circuits.picture import view
 from cutaway.cli.circuit_work import Work
 from cutaway.errors import CutawayError
 from cutaway.measure import Progress
+from cutaway.views import Figure
+from cutaway.views import circuit as drawing
 
 SELECTIONS = {"greedy": greedy, "top": top_n}
 """How a circuit is selected, by name."""
@@ -68,6 +74,10 @@ class Asked:
     """What an edge matters for; None for the method's or the behaviour's own."""
     seed: int
     """For all draws."""
+    granularity: Granularity | None
+    """What is scored together; None for what suits the method."""
+    steps: int | None
+    """Steps of the methods that take some; None for their own."""
     quick: bool
     """Whether only faithfulness and its controls are evaluated."""
     formats: list[str]
@@ -77,6 +87,11 @@ class Asked:
     def measure(self) -> dict[str, Any]:
         """What every measurement takes."""
         return {"metric": self.metric, "ablation": self.ablation, "seed": self.seed}
+
+    def search(self, method: str) -> dict[str, Any]:
+        """What discovery by a method takes besides."""
+        steps = {"steps": self.steps} if self.steps and takes_steps(method) else {}
+        return {**self.measure, "granularity": self.granularity, **steps}
 
     def ranking(self, method: str) -> By:
         """How a method's scores rank edges."""
@@ -134,16 +149,29 @@ def by_method(
         files={f"{name}.curve.nc": lambda path, found: found.save(path)},
         compute=lambda: curve(on, held, scores, **measure, progress=progress),
     )  # fmt: skip
+    _drawn(scores, circuit, sizes).save(work.directory / f"{name}.circuit.svg")
     return Found(scores=scores, circuit=circuit, evaluation=evaluation, sizes=sizes)
+
+
+def _drawn(scores: EdgeScores, circuit: Circuit, sizes: Curve) -> Figure:
+    """The best edges, of the curve's size that is nearest to the circuit's."""
+    counts = [max(1, round(share * len(scores.graph))) for share in sizes.values["share"].values]
+    return drawing(view(scores, sizes, size=min(counts, key=lambda n: abs(n - len(circuit)))))
+
+
+def takes_steps(method: str) -> bool:
+    """Whether a discovery method has an option `steps`."""
+    return "steps" in inspect.signature(METHODS[method]).parameters
 
 
 def _scores(
     name: str, on: Masked, train: Behaviour, asked: Asked, work: Work, progress: Progress
 ) -> EdgeScores:
     """The scores; what discovery has done is kept in a journal until they are saved."""
-    journal = work.directory / f"{name}.unfinished-{_short({**asked.measure, 'method': name})}"
+    settings = {**asked.search(name), **on.graph.split}
+    journal = work.directory / f"{name}.unfinished-{_short({**settings, 'method': name})}"
     found = work.stage(
-        f"{name}/scores", f"{name}: scores", settings=asked.measure, load=EdgeScores.load,
+        f"{name}/scores", f"{name}: scores", settings=settings, load=EdgeScores.load,
         files={f"{name}.scores.nc": lambda path, scores: scores.save(path)},
         compute=lambda: _discovered(name, on, train, asked, journal, progress),
     )  # fmt: skip
@@ -158,7 +186,7 @@ def _discovered(
     """The scores; what is refused before anything was finished leaves no journal."""
     there = journal.exists()
     try:
-        return discover(on, train, name, **asked.measure, journal=journal, progress=progress)
+        return discover(on, train, name, **asked.search(name), journal=journal, progress=progress)
     except CutawayError:
         if not there:
             journal.unlink(missing_ok=True)

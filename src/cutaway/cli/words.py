@@ -27,6 +27,20 @@ def place(word: str) -> int | str:
     return int(word) if re.fullmatch(r"-?\d+", word) else word
 
 
+def listed(words: str | None) -> list[str]:
+    """What stands between commas."""
+    return [word.strip() for word in (words or "").split(",") if word.strip()]
+
+
+def number(option: str, word: str, what: str) -> int:
+    """A whole number from 0 on."""
+    from cutaway.errors import InputError
+
+    if not re.fullmatch(r"\d+", word):
+        raise InputError(f"{option} takes {what}; found {word!r}.")
+    return int(word)
+
+
 def parts(words: list[str]) -> list[int] | dict[int, list[int]]:
     """Chosen parts of every layer, or by layer."""
     from cutaway.errors import InputError
