@@ -10,9 +10,12 @@ import typer
 
 from cutaway.cli.boundary import Group
 from cutaway.cli.circuit import circuit
+from cutaway.cli.compare import compare
 from cutaway.cli.explore import explore
 from cutaway.cli.generate import generate
 from cutaway.cli.ground_truth import ground_truth
+from cutaway.cli.heads import heads
+from cutaway.cli.lens import lens
 from cutaway.cli.listing import behaviours, models
 from cutaway.cli.look import check
 from cutaway.cli.study import study
@@ -53,10 +56,11 @@ def cutaway(
     """
 
 
-def _command(run: Callable[..., None], *examples: str) -> None:
+def _command(run: Callable[..., None], *examples: str, name: str | None = None) -> None:
     """Add a command; its docstring is its help, its examples come after the options."""
     paragraphs = cleandoc(run.__doc__ or "").split("\n\n")
     app.command(
+        name,
         help="\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs),
         epilog="\n".join(["[bold]Examples[/bold]", *(f"  {line}" for line in examples)]),
     )(run)
@@ -68,11 +72,33 @@ _command(
     "cutaway study ioi --model gpt2 --n 50",
     "cutaway study greater-than --seed 1 --out my-study",
     "cutaway study ioi --vary order=ABBA --vary corruption=ABC",
+    "cutaway study ioi --hypotheses mine.toml --stage hypotheses",
+    "cutaway study ioi --again report",
     "cutaway study --prompts pairs.csv --model path/to/model",
+)
+_command(
+    compare,
+    "cutaway study compare my-study cutaway-studies/ioi-gpt2",
+    "cutaway study compare before after --out change.html",
+    name="study compare",
 )
 _command(behaviours, "cutaway behaviours", "cutaway behaviours ioi")
 _command(models, "cutaway models")
 _command(check, "cutaway check", "cutaway check gpt2", "cutaway check path/to/model")
+_command(
+    lens,
+    "cutaway lens ioi",
+    "cutaway lens --text 'When Mary and John went to the shop, John gave a drink to'",
+    "cutaway lens ioi --lens tuned --save-lens tuned.safetensors",
+    "cutaway lens ioi --through tuned.safetensors --plot lens.svg --save readings.nc",
+)
+_command(
+    heads,
+    "cutaway heads ioi",
+    "cutaway heads ioi --confirm --plot attention.svg --save heads",
+    "cutaway heads ioi --value-or-pointer 2.2 --value-or-pointer 2.4",
+    "cutaway heads --prompts pairs.csv --model gpt2",
+)
 _command(
     sweep,
     "cutaway sweep ioi",

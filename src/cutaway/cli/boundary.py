@@ -82,7 +82,14 @@ def _say(sentence: str) -> None:
 
 
 class Group(TyperGroup):
-    """The commands, run inside the boundary."""
+    """The commands, run inside the boundary; one may have a name of two words."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that was typed, the longer name first."""
+        two = " ".join(args[:2])
+        if two in self.commands:
+            return two, self.commands[two], args[2:]
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""

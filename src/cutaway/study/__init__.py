@@ -2,6 +2,8 @@
 
 from cutaway.study.attention import Attention
 from cutaway.study.blackbox import BlackBox
+from cutaway.study.compare import compare
+from cutaway.study.comparison import StudyComparison
 from cutaway.study.discovery import Discovered
 from cutaway.study.estimates import Estimated
 from cutaway.study.evaluation import Evaluated
@@ -11,6 +13,7 @@ from cutaway.study.manifest import Manifest, StageRecord
 from cutaway.study.patching import Patching
 from cutaway.study.paths import Paths
 from cutaway.study.plan import PLAN, Plan
+from cutaway.study.reading import read_study
 from cutaway.study.role_tests import ROLES
 from cutaway.study.roles import Roles
 from cutaway.study.runner import run
@@ -48,7 +51,10 @@ __all__ = [
     "Stage",
     "StageRecord",
     "Study",
+    "StudyComparison",
     "Tested",
+    "compare",
     "read_hypotheses",
+    "read_study",
     "run",
 ]

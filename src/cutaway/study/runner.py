@@ -37,7 +37,7 @@ from cutaway.study.hypotheses import check
 from cutaway.study.manifest import Manifest, StageRecord, describe, now
 from cutaway.study.plan import PLAN, Plan
 from cutaway.study.reproduce import script
-from cutaway.study.saving import DamagedFileError, sha256
+from cutaway.study.saving import DamagedFileError, check_files
 from cutaway.study.settings import Settings
 from cutaway.study.stage import Inputs, Progress, Silent, Skipped, SkippedError, Stage
 from cutaway.study.study import Study
@@ -189,20 +189,12 @@ class _Work:
         if record.status != "done":
             return None
         try:
-            for name, expected in record.files.items():
-                self._check(self.directory / name, expected)
+            check_files(self.directory, record.files)
             return (stage.load(self.directory),)
         except DamagedFileError as error:
             aside = f", is kept as {put_aside(error.path).name}" if error.path.exists() else ""
             self.progress.noted(f"{error}{aside}; the stage {stage.name!r} is done again.")
             return None
-
-    @staticmethod
-    def _check(path: Path, expected: str) -> None:
-        if not path.exists():
-            raise DamagedFileError(f"{path} is gone", path)
-        if sha256(path) != expected:
-            raise DamagedFileError(f"{path} is not what was saved", path)
 
     def _compute(self, stage: Stage, inputs: str) -> None:
         self.progress.started(stage.name, stage.title)

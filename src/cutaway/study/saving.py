@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, Self, get_type_hints
@@ -71,6 +71,19 @@ def sha256(path: Path) -> str:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_files(directory: Path, files: Mapping[str, str]) -> None:
+    """Raise `DamagedFileError` for a file that is gone or no longer what was saved.
+
+    `files` holds each one's hash by its name.
+    """
+    for name, expected in files.items():
+        path = directory / name
+        if not path.exists():
+            raise DamagedFileError(f"{path} is gone", path)
+        if sha256(path) != expected:
+            raise DamagedFileError(f"{path} is not what was saved", path)
 
 
 def save_parts(stage: str, result: Any, directory: Path) -> dict[str, str]:
