@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from cutaway.behaviours import Interval
+from cutaway.behaviours import Interval, bootstrap
 from cutaway.study.blackbox_calibration import Calibration
 from cutaway.study.blackbox_flipped import Flips
 from cutaway.study.blackbox_frequency import Frequency
@@ -77,21 +78,23 @@ def around(found: Insertions) -> Iterator[Figure]:
 
 
 def sizes(found: Flips) -> Figure:
-    """How many prompts are flipped by how many changes."""
-    counts = {"wrong as they are": found.flipped(0)}
-    for level in found.levels:
-        counts[f"flipped by {level.size}"] = found.flipped(level.size)
-    counts["not flipped"] = sum(one.changes is None for one in found.found)
-    shown = {name: count for name, count in counts.items() if count or name.startswith("flipped")}
-    most = max(shown, key=lambda name: shown[name])
-    return bars(
-        list(shown),
-        [float(count) for count in shown.values()],
+    """What share of the prompts is turned wrong by at most so many changes."""
+    changes = np.array([np.inf if one.changes is None else one.changes for one in found.found])
+    shares = [
+        bootstrap((changes <= size).astype(np.float64), seed=found.seed)
+        for size in range(len(found.levels) + 1)
+    ]
+    last = len(shares) - 1
+    return dots(
+        ["none: wrong as it is", *(f"at most {size}" for size in range(1, len(shares)))],
+        (Panel(measure="prompts turned wrong", percent=True,
+               estimates=tuple(estimate(share) for share in shares)),),
         title="How many changes turn the answer wrong",
-        shows=f"Most prompts ({shown[most]} of {len(found.found)}) are {most}.",
-        measure="prompts",
+        shows=f"{int((changes <= last).sum())} of {len(changes)} prompts are turned wrong by at "
+        f"most {last} change{'s' if last > 1 else ''}.",
+        counts=[len(changes)] * len(shares),
         reproduce="study.flips.flipped(1)",
-    )
+    )  # fmt: skip
 
 
 def slots(found: Flips) -> Figure:

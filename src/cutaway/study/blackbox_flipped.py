@@ -119,6 +119,11 @@ class Flips(Result):
             provenance=data.attrs["provenance"],
         )
 
+    @property
+    def seed(self) -> int:
+        """The seed of the search, which intervals are drawn with too."""
+        return int(self.provenance["configuration"]["seed"])
+
     def flipped(self, changes: int) -> int:
         """How many prompts are flipped by so many changes and no fewer."""
         return sum(one.changes == changes for one in self.found)
@@ -129,7 +134,6 @@ class Flips(Result):
         One row for each slot and value: slot, value, n, and mean, low and high of both measures
         over the prompts that had another value there.
         """
-        seed = int(self.provenance["configuration"]["seed"])
         slots, values = self.slot.to_numpy(), self.value.to_numpy()
         rows: list[dict[str, object]] = []
         for slot, value in dict.fromkeys(zip(slots.tolist(), values.tolist(), strict=True)):
@@ -139,7 +143,7 @@ class Flips(Result):
                 ("accuracy", (self.margin.to_numpy()[at] > 0).astype(float)),
                 ("logit_diff", self.logit_diff.to_numpy()[at]),
             ):
-                found = bootstrap(each, seed=seed)
+                found = bootstrap(each, seed=self.seed)
                 row |= {name: float(found.mean), f"{name}_low": float(found.low),
                         f"{name}_high": float(found.high)}  # fmt: skip
             rows.append(row)

@@ -34,7 +34,7 @@ def sure(inputs: Inputs) -> Section:
     values = {name: box.each(name) for name in ("accuracy", "logit_diff")}
     placed = by_place(behaviour)
     table: pd.DataFrame = breakdown(placed, values, seed=inputs.settings.seed)
-    by_length = draw.variations(box, table)
+    by_length = draw.variations(box, table, "By the prompts’ lengths and the places of their parts")
     sides, vocabulary = box.calibration(), box.calibration("vocabulary")
     return Section(
         heading=SURE,

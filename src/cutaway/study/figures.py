@@ -40,7 +40,9 @@ def estimate(found: Interval) -> Estimate:
 # ── black box ────────────────────────────────────────────────────────────────────────────────
 
 
-def variations(box: BlackBox, table: pd.DataFrame) -> Figure | None:
+def variations(
+    box: BlackBox, table: pd.DataFrame, title: str = "Does it hold for every variation?"
+) -> Figure | None:
     """Accuracy and logit difference for each value of each variation; None without any."""
     both = [say.records(table, name) for name in ("accuracy", "logit_diff")]
     pairs = [rows for rows in zip(*both, strict=True) if rows[0]["variation"] != "all"]
@@ -54,6 +56,7 @@ def variations(box: BlackBox, table: pd.DataFrame) -> Figure | None:
             )
             for share, difference in pairs
         ],
+        title=title,
         shows=say.by_variation(table),
         overall_accuracy=float(box.interval("accuracy").mean),
         overall_logit_difference=float(box.interval("logit_diff").mean),
