@@ -5,7 +5,7 @@ import pytest
 
 from cutaway.behaviours import Behaviour, bootstrap, breakdown, probes
 from cutaway.behaviours.builtin import VARIATIONS
-from cutaway.behaviours.variation import informative_columns
+from cutaway.behaviours.variation import by_place, informative_columns
 from cutaway.errors import BehaviourError
 
 ORDERS = ("ABBA", "BABA", "ABBA", "ABBA", "BABA", "BABA")
@@ -68,3 +68,24 @@ def test_probes_are_every_single_variation(name: str) -> None:
 def test_probes_need_a_generator() -> None:
     with pytest.raises(BehaviourError, match="'mine' is not built in"):
         probes("mine")
+
+
+def test_places_are_told_apart_in_groups() -> None:
+    lengths = [4, 4, 5, 5, 6, 7, 8, 9, 10, 11, 12, 13]
+    ids = [[7] * length for length in lengths]
+    behaviour = Behaviour.from_tokens(
+        ids, ids, answers=[9] * 12, wrong_answers=[8] * 12,
+        labels={"first": [0] * 12, "middle": [1, 2] * 6, "last but one": [n - 2 for n in lengths]},
+        variations={"order": ["x"] * 12}, padding="left",
+    )  # fmt: skip
+    found = by_place(behaviour).variations
+    # "first" does not vary, and "last but one" says what the length says
+    assert list(found) == ["length in tokens", "position of middle"]
+    assert found["position of middle"] == ("1", "2") * 6
+    ranges = found["length in tokens"]
+    assert len(set(ranges)) == 5
+    for length, text in zip(lengths, ranges, strict=True):
+        low, _, high = text.partition(" to ")
+        assert int(low) <= length <= int(high or low)
+    # as text in the order of the numbers
+    assert sorted(ranges) == list(ranges)

@@ -132,10 +132,14 @@ def by_place(behaviour: Behaviour) -> Behaviour:
         if name != "end"
     }
     columns: dict[str, tuple[str, ...]] = {}
+    seen: list[list[int]] = []
     for name, values in numbers.items():
         column = _ranges(values)
-        if len(set(column)) > 1 and column not in columns.values():
+        # which examples are together, whatever their range is called
+        together = [column.index(value) for value in column]
+        if any(together) and together not in seen:
             columns[name] = column
+            seen.append(together)
     return replace(behaviour, variations=columns)
 
 

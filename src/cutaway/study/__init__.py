@@ -2,6 +2,11 @@
 
 from cutaway.study.attention import Attention
 from cutaway.study.blackbox import BlackBox
+from cutaway.study.blackbox_calibration import Calibration, calibration
+from cutaway.study.blackbox_flipped import Flip, Flips
+from cutaway.study.blackbox_flips import flips
+from cutaway.study.blackbox_frequency import Frequency, frequency
+from cutaway.study.blackbox_insertions import Insertions, insertions
 from cutaway.study.compare import compare
 from cutaway.study.comparison import StudyComparison
 from cutaway.study.discovery import Discovered
@@ -30,11 +35,16 @@ __all__ = [
     "Attack",
     "Attention",
     "BlackBox",
+    "Calibration",
     "Discovered",
     "Estimated",
     "Evaluated",
+    "Flip",
+    "Flips",
+    "Frequency",
     "Hypotheses",
     "Inputs",
+    "Insertions",
     "Lenses",
     "Manifest",
     "Patching",
@@ -53,7 +63,11 @@ __all__ = [
     "Study",
     "StudyComparison",
     "Tested",
+    "calibration",
     "compare",
+    "flips",
+    "frequency",
+    "insertions",
     "read_hypotheses",
     "read_study",
     "run",
