@@ -12,6 +12,7 @@ import typer
 
 from cutaway.cli import options
 from cutaway.cli.boundary import kept_beside
+from cutaway.cli.files import check_picture, check_writable
 from cutaway.cli.inputs import check_named, chosen_behaviour, opened, study_name, variations
 from cutaway.cli.words import parts, place, size_in_bytes
 
@@ -222,32 +223,9 @@ def _check_plot(plan: Plan, plot: str | None) -> None:
 
 def _check_files(target: Path, plot: str | None) -> None:
     """Refuse files that could not be written, or hold something else."""
-    from pathlib import Path
-
-    from cutaway.errors import CutawayError
     from cutaway.patch import Effects
 
-    if target.is_dir():
-        raise CutawayError(f"{target} is a directory; --out takes the file to write.")
-    if plot is not None and Path(plot).suffix.lower() != ".svg":
-        raise CutawayError(f"--plot takes a file that ends in .svg; found {plot!r}.")
+    check_writable(target, "--out")
+    check_picture(plot)
     if target.exists():
         Effects.load(target)
-    _check_writable(target, "--out")
-    if plot is not None:
-        _check_writable(Path(plot), "--plot")
-
-
-def _check_writable(target: Path, option: str) -> None:
-    from cutaway.errors import CutawayError
-
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        probe = target.with_name(f".{target.name}.part")
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise CutawayError(
-            f"{target} cannot be written ({error.strerror or error}); name another file with "
-            f"{option}."
-        ) from error

@@ -139,6 +139,21 @@ class Detected(Result):
         table = pd.DataFrame(found, columns=pd.Index(columns))
         return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
+    def nearest(self) -> pd.DataFrame:
+        """For each relation the head with the largest excess, detected or not: relation, layer,
+        head, score, chance."""
+        mean, excess = self.mean, self.excess
+        chance = self.chance.mean("example", skipna=True)
+        found: list[dict[str, object]] = []
+        for name in excess["relation"].to_numpy():
+            best = np.nanargmax(excess.sel(relation=name).to_numpy())
+            layer, head = (int(at) for at in np.unravel_index(best, excess.shape[1:]))
+            here = {"relation": str(name), "layer": layer, "head": head}
+            found.append(
+                {**here, "score": float(mean.sel(here)), "chance": float(chance.sel(here))}
+            )
+        return pd.DataFrame(found)
+
     def to_dataset(self) -> xr.Dataset:
         """All arrays in one."""
         beside = {"provenance": self.provenance, "left_out": list(self.left_out)}
