@@ -50,8 +50,9 @@ def answer(runs: Runs, question: Question, stop: Stop) -> Json:
     at = _position(tokens, question.position)
     keep = sites_read(model)
     plain = runs.run(question.prompt, keep, stop)
-    before = end_logits(model, plain, at)
-    target = int(before.argmax()) if question.target is None else question.target
+    target = question.target
+    if target is None:
+        target = int(end_logits(model, plain, at).argmax())
     ids = [target] if question.against is None else [target, question.against]
     head = question.head or _strongest(model, plain, at, ids)
     keep = [*keep, Site("pattern", head[0])]
@@ -59,7 +60,7 @@ def answer(runs: Runs, question: Question, stop: Stop) -> Json:
         keep.append(Site("mlp_post", question.neurons))
     plain = runs.run(question.prompt, keep, stop)
     edited = runs.run(question.prompt, keep, stop, question.changes) if question.changes else plain
-    after = end_logits(model, edited, at)
+    before, after = (end_logits(model, run, at) for run in (plain, edited))
     stop.check()
     looking = _Looking(model, tokens, question, at, head, plain, edited)
     texts = shown_tokens(model, tokens)

@@ -113,10 +113,11 @@ class Runs:
         self._make_room()
         return found
 
+    @property
+    def kept_bytes(self) -> int:
+        """What the kept runs take."""
+        return sum(tensor.nbytes for run in self._kept.values() for tensor in run.kept.values())
+
     def _make_room(self) -> None:
-        while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self.budget:
+        while len(self._kept) > 1 and self.kept_bytes > self.budget:
             self._kept.popitem(last=False)
-
-
-def _size(run: Run) -> int:
-    return sum(tensor.nbytes for tensor in run.kept.values())

@@ -59,7 +59,7 @@ class Explorer:
         self.model, self.opening = model, opening
         self.token = secrets.token_urlsafe(24)
         self.runs, self.desk = Runs(model), Desk()
-        self._socket = listening
+        self.listening = listening
         self.port = int(listening.getsockname()[1])
         self.address = f"http://{LOOPBACK}:{self.port}/#{self.token}"
         app = Starlette(routes=_routes(self), lifespan=self._lifespan)
@@ -72,7 +72,7 @@ class Explorer:
 
     def serve(self) -> None:
         """Serve until interrupted."""
-        self.server().run(sockets=[self._socket])
+        self.server().run(sockets=[self.listening])
 
     def server(self) -> uvicorn.Server:
         """The server, not yet running; `should_exit` ends it."""
