@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from cutaway.errors import CutawayError, InputError, ModelError
 from cutaway.model import Family, Model, ablate, declare, open_model
@@ -47,6 +48,18 @@ def test_options_take_effect(saved: Path, ids: torch.Tensor) -> None:
     assert half.dtype == torch.bfloat16
     assert half.hf.config._attn_implementation == "eager"
     assert half.run(ids, keep=["pattern"]).logits.dtype == torch.bfloat16
+
+
+def test_weights_that_load_at_once_show_no_bar(
+    saved: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logging.enable_progress_bar()
+    open_model(saved)
+    assert capfd.readouterr().err == ""
+    assert logging.is_progress_bar_enabled()
+    monkeypatch.setattr("cutaway.model.load._SMALL", 1)
+    open_model(saved)
+    assert "Loading weights" in capfd.readouterr().err
 
 
 def test_opening_without_verification_is_loud(saved: Path) -> None:

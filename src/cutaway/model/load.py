@@ -26,6 +26,7 @@ from cutaway.model.size import refuse_too_large
 from cutaway.model.verify import probe, verify
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.ckpt", "model.pt")
+_SMALL = 2**28
 
 
 def open_model(
@@ -205,13 +206,29 @@ def _load(
         options["device_map"] = {"": str(where)}
     if where is not None and Path(source).is_dir():
         refuse_too_large(Path(source), where, options.get("dtype"))
-    with _explained(source):
+    with _explained(source), _no_bar_where_quick(source):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, output_loading_info=True, **options
         )
         hf, said = loaded
     _refuse_random(source, sorted(said["missing_keys"]))
     return hf, _tokenizer_of(source, revision, trust=trust)
+
+
+@contextmanager
+def _no_bar_where_quick(source: str) -> Generator[None]:
+    """No progress bar for weights on this disk that are loaded in no time."""
+    from transformers.utils import logging
+
+    small = sum(file.stat().st_size for file in Path(source).glob("*.safetensors")) < _SMALL
+    if not (Path(source).is_dir() and small and logging.is_progress_bar_enabled()):
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _refuse_random(source: str, missing: list[str]) -> None:
