@@ -35,7 +35,7 @@ from cutaway.study.discovery import graded
 
 Parts = tuple[str, ...]
 Each = Float[ndarray, " example"]
-_CONTROLS = 8
+_CONTROLS, _FEWEST = 8, 3
 
 
 class Bench:
@@ -125,7 +125,8 @@ class Bench:
         return -found.effect
 
     def others(self, parts: Parts, *, before: Sequence[str] = ()) -> list[Parts]:
-        """As many unnamed parts of the same kinds, drawn some times; none where there are too few.
+        """As many unnamed parts of the same kinds, drawn some times; none where there are fewer
+        than three to be had.
 
         With `before`, of those that write before these receivers read.
         """
@@ -142,7 +143,7 @@ class Bench:
             )
             for _ in range(3 * _CONTROLS)
         }  # fmt: skip
-        return sorted(drawn)[:_CONTROLS]
+        return sorted(drawn)[:_CONTROLS] if len(drawn) >= _FEWEST else []
 
     def unnamed(self, kind: str, before: Sequence[str] = ()) -> list[str]:
         """The parts of a kind that no hypothesis names."""
@@ -160,8 +161,8 @@ class Bench:
         ]
 
     def middle(self, found: Sequence[Each]) -> Each | None:
-        """The middle one of some controls, example by example; None without any."""
-        return np.median(np.stack(found), axis=0) if found else None
+        """The middle one of some controls, example by example; None where there are too few."""
+        return np.median(np.stack(found), axis=0) if len(found) >= _FEWEST else None
 
 
 def inputs_of(model: Model, part: str, kind: str | None = None) -> list[str]:

@@ -21,7 +21,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ _HEAD = re.compile(r"(?:head |head_out\.)?(\d+)\.(\d+)")
 _MLP = re.compile(r"(?:mlp |mlp_out\.)(\d+)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class RoleHypothesis:
     """A stated role. Raises `StudyError` for parts, roles and sizes that cannot be read."""
 
@@ -41,31 +41,27 @@ class RoleHypothesis:
     "head 2.2" or "mlp 0", and from a single one."""
     role: str
     """What they are said to do: an entry of `ROLES`, with its places filled in."""
-    _: KW_ONLY
-    size: float | None = None
+    size: float | None
     """What is predicted, in the role's unit: at least so much, or for "does not matter" at most.
     None: what the role asks for."""
-    against: bool = False
+    against: bool
     """Whether the opposite direction is predicted: that they work against the behaviour."""
 
-    def __post_init__(self) -> None:
-        given = cast("object", self.parts)
-        listed = [given] if isinstance(given, str) else given
-        if not isinstance(listed, Sequence) or not listed:
-            raise StudyError(f"A hypothesis names one part or several; found {given!r}.")
-        named = tuple(part_site(part) for part in cast("Sequence[object]", listed))
-        if len(set(named)) < len(named):
-            raise StudyError(f"A hypothesis names each part once; found {', '.join(named)}.")
-        object.__setattr__(self, "parts", named)
-        if not isinstance(cast("object", self.role), str) or not self.role.strip():
-            raise StudyError(f"A hypothesis has a role in words; found {self.role!r}.")
-        object.__setattr__(self, "role", " ".join(self.role.split()))
-        size = cast("object", self.size)
+    def __init__(
+        self, parts: str | Sequence[str], role: str, *, size: float | None = None,
+        against: bool = False,
+    ) -> None:  # fmt: skip
         number = isinstance(size, int | float) and not isinstance(size, bool)
-        if size is not None and not (number and 0 <= cast("float", size) < float("inf")):
+        if size is not None and not (number and 0 <= size < float("inf")):
             raise StudyError(f"A hypothesis predicts a size of 0 or more; found {size!r}.")
-        if not isinstance(cast("object", self.against), bool):
-            raise StudyError(f"against is true or false; found {self.against!r}.")
+        if not isinstance(cast("object", against), bool):
+            raise StudyError(f"against is true or false; found {against!r}.")
+        if not isinstance(cast("object", role), str) or not role.strip():
+            raise StudyError(f"A hypothesis has a role in words; found {role!r}.")
+        each = {"parts": _sites(parts), "role": " ".join(role.split()), "size": size,
+                "against": against}  # fmt: skip
+        for name, value in each.items():
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         turned = " (against the behaviour)" if self.against else ""
@@ -78,6 +74,16 @@ class RoleHypothesis:
         if words in ("needed", "enough"):
             words = f"is {words}"
         return _MLP.sub(lambda found: f"MLP {found[1]}", words)
+
+
+def _sites(given: object) -> tuple[str, ...]:
+    listed = [given] if isinstance(given, str) else given
+    if not isinstance(listed, Sequence) or not listed:
+        raise StudyError(f"A hypothesis names one part or several; found {given!r}.")
+    named = tuple(part_site(part) for part in cast("Sequence[object]", listed))
+    if len(set(named)) < len(named):
+        raise StudyError(f"A hypothesis names each part once; found {', '.join(named)}.")
+    return named
 
 
 def part_site(part: object) -> str:
