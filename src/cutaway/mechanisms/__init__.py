@@ -1,6 +1,7 @@
 """Mechanisms from the literature, each found by one call."""
 
 from cutaway.mechanisms.induction import Induction, induction
+from cutaway.mechanisms.memorised import Memorised, memorised
 from cutaway.mechanisms.recall import Recall, recall
 
-__all__ = ["Induction", "Recall", "induction", "recall"]
+__all__ = ["Induction", "Memorised", "Recall", "induction", "memorised", "recall"]
