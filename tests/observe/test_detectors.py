@@ -131,5 +131,8 @@ def test_saved_and_refused(opened: Callable[[str], Model], tmp_path: Path) -> No
         detect(model, relations=["same letter"])
     different = Behaviour.from_tokens([[5, 6, 7]] * 2, [[5, 6, 8]] * 2, answers=[3] * 2,
                                       wrong_answers=[4] * 2)  # fmt: skip
-    with pytest.raises(InputError, match="'duplicate token' relation"):
+    with pytest.raises(InputError, match="duplicate token: no prompt of 'tokens' has a token"):
         detect(model, different, relations=["duplicate token"])
+    assert [each.split(":")[0] for each in detect(model, different).left_out] == [
+        "duplicate token", "induction"
+    ]  # fmt: skip

@@ -20,7 +20,7 @@ from cutaway.model.tiny import tiny
 from cutaway.observe import Detected, attribute_sources, confirm, detect, detect_roles
 from cutaway.observe.detectors import repeated
 from cutaway.observe.roles import ROLES, occurrences, predicted_before
-from cutaway.organisms import constructed
+from cutaway.organisms import Organism, constructed, trained
 
 Found = set[tuple[str, str]]
 made = cache(lambda name: getattr(planted, name)())
@@ -74,6 +74,15 @@ def test_an_induction_head_moves_the_answer_whatever_its_name() -> None:
     organism = constructed("induction", n=24)
     found = detect_roles(organism.model, organism.behaviour, roles=["name mover"])
     assert named(found) == {("name mover", "1.0")}
+
+
+@pytest.mark.parametrize("make", [constructed, trained])
+def test_an_induction_circuit_is_found_whole_in_built_and_in_trained_weights(
+    make: Callable[..., Organism],
+) -> None:
+    assert named(detect(make("induction", n=4).model)) == {
+        ("previous token", "0.1"), ("induction", "1.0"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

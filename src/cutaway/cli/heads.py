@@ -106,7 +106,7 @@ def heads(
     )
     for found in (relations, *([] if roles is None else [roles])):
         _print(found, level, _confirmed(loaded, rows, found, level) if confirm else None)
-    for sentence in missing:
+    for sentence in (*relations.left_out, *missing):
         print(f"Not looked for: {sentence}")
     if moved is not None:
         print(moved.table().to_string(index=False, float_format="{:+.3f}".format))

@@ -72,7 +72,7 @@ class Detected(Result):
     """(relation, layer, head): p of the excess, and of the effect's, whichever is larger; 1 where
     either has the wrong sign. Corrected for all heads and relations."""
     left_out: tuple[str, ...] = ()
-    """Why roles could not be looked for in these prompts, a sentence for each."""
+    """Why relations or roles could not be looked for in these prompts, a sentence for each."""
     provenance: Mapping[str, Any] = field(repr=False)
     """Versions, model, data and settings."""
 
@@ -206,8 +206,8 @@ def detect(
     """Score every head on every relation, or on those named.
 
     `prompts` are the clean side of a behaviour; `repeated` ones when not given. Relations of texts
-    are left out for a model without a tokenizer. Raises `InputError` for a relation that does not
-    exist, or that no prompt has.
+    are not read of a model without a tokenizer, and those that no prompt has are `left_out`. Raises
+    `InputError` for a relation that does not exist, or was named and is in no prompt.
     """
     asked = [
         known_relation(name, model)
@@ -226,14 +226,19 @@ def detect(
         for number, relation in enumerate(asked):
             values[where, number] = along[number]
             chance[where, number] = (mixed if relation.of == "tokens" else idle)[number]
-    missing = np.isnan(values).all(axis=(0, 2, 3))
-    if missing.any():
-        name = asked[int(np.argmax(missing))].name
-        raise InputError(f"No prompt has a token with a {name!r} relation; give other prompts.")
+    here = [not bool(np.isnan(values[:, number]).all()) for number in range(len(asked))]
+    left_out = [
+        f"{each.name}: no prompt of {rows.name!r} has a token with this relation."
+        for each, found in zip(asked, here, strict=True) if not found
+    ]  # fmt: skip
+    if left_out and (relations is not None or not any(here)):
+        raise InputError(" ".join(left_out) + " Give other prompts.")
+    values, chance = values[:, here], chance[:, here]
     arrays = {"values": values, "chance": chance, "p": corrected(values - chance, seed)}
-    nothing = {name: np.full(shape, np.nan) for name in ("effect", "effect_chance")}
+    nothing = {name: np.full(values.shape, np.nan) for name in ("effect", "effect_chance")}
     record = provenance(model, rows, {"method": "head detectors", "seed": seed})
-    return Detected.of(arrays | nothing, [each.name for each in asked], record)
+    names = [each.name for each, found in zip(asked, here, strict=True) if found]
+    return Detected.of(arrays | nothing, names, record, left_out)
 
 
 def corrected(excess: np.ndarray, seed: int) -> np.ndarray:
