@@ -104,25 +104,14 @@ class Plan(Mapping[str, Stage]):
 
         A stage of the same name is replaced where it stands.
         """
-        if stage.name in self:
-            return Plan(stage if name == stage.name else each for name, each in self.items())
         listed = list(self.values())
-        if after is None:
-            at = next((n for n, each in enumerate(listed) if each.alone), len(listed))
+        if stage.name in self:
+            listed[list(self).index(stage.name)] = stage
         else:
-            at = list(self).index(self._check([after])[0]) + 1
-        listed.insert(at, stage)
-        # what takes results as they come takes this one too
-        return Plan(
-            replace(
-                each,
-                needs=(*each.needs, stage.name),
-                compute=partial(assemble, more=_told(listed)),
-            )
-            if each.alone
-            else each
-            for each in listed
-        )
+            before_report = next((n for n, each in enumerate(listed) if each.alone), len(listed))
+            at = before_report if after is None else list(self).index(self._check([after])[0]) + 1
+            listed.insert(at, stage)
+        return Plan(_reporting(each, stage.name, listed) if each.alone else each for each in listed)
 
     def chosen(self, names: Sequence[str] | None) -> list[Stage]:
         """The named stages and all that they need, in the plan's order; all of it for None."""
@@ -140,9 +129,11 @@ class Plan(Mapping[str, Stage]):
         return names
 
 
-def _told(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    """The stages that bring a section of their own."""
-    return tuple(stage for stage in stages if stage.section is not None)
+def _reporting(report: Stage, name: str, stages: Iterable[Stage]) -> Stage:
+    """The report with one more stage among those that it tells of."""
+    own = tuple(stage for stage in stages if stage.section is not None)
+    needs = (*report.needs, *([] if name in report.needs else [name]))
+    return replace(report, needs=needs, compute=partial(assemble, more=own))
 
 
 def _save_report(report: Report, directory: Path) -> dict[str, str]:
