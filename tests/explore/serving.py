@@ -13,7 +13,7 @@ from cutaway.explore.server import Explorer, listen
 from cutaway.model import Model
 
 PROMPT = "When Mary and John went to the store, John gave a drink to"
-OTHER = "When Tom and Sue went to the store, Sue gave a drink to"
+OTHER = "When Tom and Kate went to the store, Kate gave a drink to"
 
 
 @dataclass(frozen=True)

@@ -40,19 +40,19 @@ def explore(
     """
     from cutaway.explore.server import Explorer, listen
 
-    listening = listen(port)
-    loaded = opened(model, device, dtype, revision, trust_remote_code)
-    opening = _opening(model, device, dtype, revision, trust_remote_code)
-    explorer = Explorer(loaded, opening=opening, listening=listening)
-    print(f"{loaded.name} is open at {explorer.address}\nCtrl-C ends it.", flush=True)
-    if not no_browser:
-        import webbrowser
+    with listen(port) as listening:
+        loaded = opened(model, device, dtype, revision, trust_remote_code)
+        opening = _opening(model, device, dtype, revision, trust_remote_code)
+        explorer = Explorer(loaded, opening=opening, listening=listening)
+        print(f"{loaded.name} is open at {explorer.address}\nCtrl-C ends it.", flush=True)
+        if not no_browser:
+            import webbrowser
 
-        webbrowser.open(explorer.address)
-    try:
-        explorer.serve()
-    except KeyboardInterrupt:
-        print("\nThe explorer has ended.")
+            webbrowser.open(explorer.address)
+        try:
+            explorer.serve()
+        except KeyboardInterrupt:
+            print("\nThe explorer has ended.")
 
 
 def _opening(

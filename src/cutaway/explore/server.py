@@ -56,6 +56,8 @@ class Explorer:
     """
 
     def __init__(self, model: Model, *, opening: str, listening: socket.socket) -> None:
+        if model.tokenizer is None:
+            raise ExploreError(f"{model.name} has no tokenizer beside it, which prompts need.")
         self.model, self.opening = model, opening
         self.token = secrets.token_urlsafe(24)
         self.runs, self.desk = Runs(model), Desk()

@@ -16,6 +16,7 @@ SEQUENTIAL_STEPS = 20
 """Steps from nothing to everything on the sequential ramp."""
 
 _INK = {"light": ("#14181d", "#ffffff"), "dark": ("#0d1014", "#f4f6f8")}
+_READABLE = 4.5
 _RAMPS = {
     "light": {
         "positive": ("#f3f2ee", "#c9dcec", "#84b5d8", "#3b82b8", "#0f4c84"),
@@ -134,7 +135,11 @@ def _along(stops: tuple[str, ...], share: float) -> str:
 
 
 def _readable_on(fill: str, name: str) -> str:
-    return max(_INK[name], key=lambda ink: contrast(ink, fill))
+    """The theme's ink, or black or white on the few fills between that only these are read on."""
+    ink = max(_INK[name], key=lambda ink: contrast(ink, fill))
+    if contrast(ink, fill) >= _READABLE:
+        return ink
+    return max(("#000000", "#ffffff"), key=lambda ink: contrast(ink, fill))
 
 
 def _channels(colour: str) -> tuple[int, int, int]:

@@ -50,8 +50,10 @@ export class PartTools {
     if (site !== this.site && part?.startsWith("s")) this.here.checked = true;
     else if (site !== this.site && this.site?.startsWith("resid")) this.everywhere.checked = true;
     this.site = site;
+    const moved = position !== this.position || tokens.length !== this.tokens.length;
     this.tokens = tokens;
     this.position = position;
+    if (moved) this.align();
     this.title.textContent = site === null ? "Nothing is chosen" : called(site);
     this.hint.hidden = site !== null;
     this.body.hidden = site === null;
@@ -80,6 +82,12 @@ export class PartTools {
     this.add({ do: "patch", site: this.site, position: this.where, prompt, source_position: source });
   }
 
+  /** The other prompt's token that stands as far from its end: prompts that end alike line up there. */
+  private align(): void {
+    const last = this.others.length - 1;
+    this.taken = Math.min(Math.max(0, this.position + this.others.length - this.tokens.length), Math.max(0, last));
+  }
+
   private from(at: number): void {
     this.taken = at;
     this.row.show(this.others, at);
@@ -97,8 +105,7 @@ export class PartTools {
       const { tokens } = await ask<{ tokens: readonly Shown[] }>("tokens", { prompt });
       if (prompt !== this.other.value) return;
       this.others = tokens;
-      // Prompts that end alike line up from their ends.
-      this.taken = Math.min(Math.max(0, this.position + tokens.length - this.tokens.length), tokens.length - 1);
+      this.align();
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (prompt === this.other.value) this.trouble.textContent = error.message;
