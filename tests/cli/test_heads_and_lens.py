@@ -43,6 +43,7 @@ def test_heads_are_listed_confirmed_drawn_and_saved(
 def test_roles_that_the_prompts_do_not_allow_are_named(command: Command) -> None:
     result = command("heads", "capitals", "--n", 4)
     assert result.exit_code == 0, result.output
+    assert "With 4 prompts no role can have a p below 0.125." in result.stdout
     assert "no prompt of 'capitals' has its answer before its end" in result.stdout
 
 
@@ -113,6 +114,11 @@ def test_what_does_not_go_together_is_refused(
     (tmp_path / "file").write_text("kept", "utf-8")
     assert "is a file; --save takes a directory" in refused("heads", "ioi", "--save", "file")
     assert "not a saved result" in refused("lens", "ioi", "--save", "file")
+    asked = ("lens", "ioi", "--lens", "tuned", "--save-lens", "file")
+    assert "not a saved lens" in refused(*asked)
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found/roles.nc").write_text("kept", "utf-8")
+    assert "not a saved result" in refused("heads", "ioi", "--save", "found")
     said = refused("lens", "ioi", "-m", model_directory, "--through", "file", "--n", 4)
     assert "not a saved lens" in said
     said = refused("heads", "ioi", "-m", model_directory, "--n", 4, "--value-or-pointer", "9.9")

@@ -52,6 +52,12 @@ Save = Annotated[
         "--save", metavar="DIR", help="Save every score, with its chance and p, for each example."
     ),
 ]
+_KEPT = {
+    "relations": "Detected",
+    "roles": "Detected",
+    "attention": "AttentionBetween",
+    "value-or-pointer": "Moved",
+}
 _TITLES = {
     "relations": "looking, on random tokens",
     "roles": "roles in the behaviour",
@@ -106,6 +112,8 @@ def heads(
     )
     for found in (relations, *([] if roles is None else [roles])):
         _print(found, level, _confirmed(loaded, rows, found, level) if confirm else None)
+    if 2.0 ** (1 - len(rows)) >= level:
+        print(f"With {len(rows)} prompts no role can have a p below {2.0 ** (1 - len(rows)):g}.")
     for sentence in (*relations.left_out, *missing):
         print(f"Not looked for: {sentence}")
     if moved is not None:
@@ -113,9 +121,8 @@ def heads(
     if plot is not None:
         print(f"Drawn: {between.plot().save(plot)}")
     if directory is not None:
-        kept = {"relations": relations, "roles": roles, "attention": between,
-                "value-or-pointer": moved}  # fmt: skip
-        names = [each.save(directory / f"{name}.nc").name for name, each in kept.items() if each]
+        made = zip(_KEPT, (relations, roles, between, moved), strict=True)
+        names = [each.save(directory / f"{name}.nc").name for name, each in made if each]
         print(f"Saved: {', '.join(names)} in {directory}")
 
 
@@ -204,12 +211,16 @@ def _directory(save: str | None) -> Path | None:
     from pathlib import Path
 
     from cutaway.errors import CutawayError
+    from cutaway.measure.result import read_record
 
     if save is None:
         return None
     directory = Path(save)
     if directory.is_file():
         raise CutawayError(f"{directory} is a file; --save takes a directory for the results.")
-    for name in ("relations", "roles", "attention", "value-or-pointer"):
-        check_writable(directory / f"{name}.nc", "--save")
+    for name, kind in _KEPT.items():
+        target = directory / f"{name}.nc"
+        check_writable(target, "--save")
+        if target.exists():
+            read_record(target, kind)
     return directory

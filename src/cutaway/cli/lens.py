@@ -105,10 +105,7 @@ def lens(
     _check_asked(behaviour, prompts, text, lens, through, save_lens)
     variations(vary)
     target = _lens_path(save_lens, behaviour, prompts, model, lens)
-    if lens is not Kind.logit:
-        check_writable(target, "--save-lens")
-    check_picture(plot)
-    _check_result(save)
+    _check_files(None if lens is Kind.logit else target, plot, save)
     loaded = opened(model, device, dtype, revision, trust_remote_code)
     rows: Behaviour | None = None
     if behaviour is not None or prompts is not None:
@@ -282,13 +279,18 @@ def _lens_path(
     return Path("cutaway-lenses") / name
 
 
-def _check_result(save: str | None) -> None:
+def _check_files(made: Path | None, plot: str | None, save: str | None) -> None:
+    """Refuse files that could not be written, or hold something else."""
     from pathlib import Path
 
-    from cutaway.observe import Lens
+    from cutaway.observe import Lens, Translators
 
-    if save is None:
-        return
-    check_writable(Path(save), "--save")
-    if Path(save).exists():
-        Lens.load(save)
+    check_picture(plot)
+    if made is not None:
+        check_writable(made, "--save-lens")
+        if made.exists():
+            Translators.load(made)
+    if save is not None:
+        check_writable(Path(save), "--save")
+        if Path(save).exists():
+            Lens.load(save)

@@ -70,7 +70,8 @@ class Detected(Result):
     """The same by chance."""
     p: xr.DataArray
     """(relation, layer, head): p of the excess, and of the effect's, whichever is larger; 1 where
-    either has the wrong sign. Corrected for all heads and relations."""
+    either has the wrong sign, NaN where there was nothing to measure. Corrected for all heads and
+    relations."""
     left_out: tuple[str, ...] = ()
     """Why relations or roles could not be looked for in these prompts, a sentence for each."""
     provenance: Mapping[str, Any] = field(repr=False)

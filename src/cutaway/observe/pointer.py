@@ -297,5 +297,6 @@ def _check_answers(model: Model, behaviour: Behaviour, others: np.ndarray) -> No
     raise InputError(
         f"{model.name} does not answer the exchanged prompts of {behaviour.name!r} as the test "
         "needs (the clean answer's mean logit difference must be negative, positive, negative; "
-        f"found {said}), so what its heads hand on cannot be told apart here."
+        f"found {said}), so what its heads hand on cannot be told apart here; where other tokens "
+        "than the answers tell places, name their labels (exchanged=[(…, …)])."
     )
