@@ -18,6 +18,7 @@ from cutaway.cli.heads import heads
 from cutaway.cli.lens import lens
 from cutaway.cli.listing import behaviours, models
 from cutaway.cli.look import check
+from cutaway.cli.mechanism import mechanism
 from cutaway.cli.study import study
 from cutaway.cli.sweep import sweep
 
@@ -114,6 +115,14 @@ _command(
     "cutaway circuit greater-than --edges 2% --by score --format dot --format attribution",
     "cutaway circuit --prompts pairs.csv --model gpt2 --held-out 0.3 --out my-circuits",
     "cutaway circuit ioi --compare earlier/eap-ig.circuit.json",
+)
+_command(
+    mechanism,
+    "cutaway mechanism induction",
+    "cutaway mechanism recall capitals --strength 4 --plot recall.svg",
+    "cutaway mechanism memorised phone-number",
+    "cutaway mechanism memorised --text 'It was the best of times' --other texts.txt --model gpt2",
+    "cutaway mechanism reuse capitals acronyms ioi --out reuse.nc",
 )
 _command(explore, "cutaway explore", "cutaway explore --model gpt2 --port 8765 --no-browser")
 _command(
