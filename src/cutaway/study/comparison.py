@@ -142,7 +142,7 @@ def _alike(each: Heads) -> str:
     apart = each.differing
     many = f"{len(apart)} of {len(each.table)} heads differ"
     told = (
-        f"{many} (furthest {', '.join(apart[:5])})"
+        f"{many} (most {', '.join(apart[:5])})"
         if apart
         else f"none of {len(each.table)} heads is shown to differ"
     )

@@ -21,6 +21,7 @@ from cutaway.behaviours import bootstrap
 from cutaway.measure.significance import sign_flips
 
 Cells = Float[ndarray, "cell example"]
+Others = Float[ndarray, "cell other_example"]
 _DRAWS = 2000
 _TIE = 1e-9
 
@@ -39,7 +40,7 @@ class Contrast:
     """Its p-value, corrected for the cells; NaN where a side has a single example."""
 
 
-def contrast(one: Cells, other: Cells, *, paired: bool, seed: int = 0) -> Contrast:
+def contrast(one: Cells, other: Others, *, paired: bool, seed: int = 0) -> Contrast:
     """How far apart two sets of examples are."""
     enough = min(one.shape[1], other.shape[1]) > 1
     nothing = np.full(len(one), np.nan)
@@ -58,14 +59,14 @@ def contrast(one: Cells, other: Cells, *, paired: bool, seed: int = 0) -> Contra
 
 
 def correlation(
-    one: Cells, other: Cells, *, paired: bool, seed: int = 0
+    one: Cells, other: Others, *, paired: bool, seed: int = 0
 ) -> tuple[float, float, float]:
     """Pearson's correlation over cells of two sets' means, and its bootstrap interval.
 
     NaN where all means of a set are equal, and for fewer than three cells.
     """
     whole = float(_pearson(one.mean(axis=1)[None], other.mean(axis=1)[None])[0])
-    if min(one.shape[1], other.shape[1]) < 2:
+    if np.isnan(whole) or min(one.shape[1], other.shape[1]) < 2:
         return whole, float("nan"), float("nan")
     seeds = (seed, seed) if paired else (seed, seed + 1)
     drawn = [_resampled(side, at) for side, at in zip((one, other), seeds, strict=True)]
@@ -90,7 +91,7 @@ def _resampled(side: Cells, seed: int) -> Float[ndarray, "draw cell"]:
     return counts @ side.T / n
 
 
-def _dealt(one: Cells, other: Cells, seed: int) -> Float[ndarray, " cell"]:
+def _dealt(one: Cells, other: Others, seed: int) -> Float[ndarray, " cell"]:
     """Corrected p-values when the examples are dealt out anew."""
     pool, n = np.concatenate([one, other], axis=1), one.shape[1]
     pool = pool - pool.mean(axis=1, keepdims=True)
