@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cutaway.behaviours import Behaviour, Chosen, Filled, Prompt, Recipe, choices
+from cutaway.behaviours.shuffle import other_answers
 from cutaway.errors import BehaviourError, InputError
 from cutaway.model import Model
 from cutaway.study.blackbox_flipped import Flips
@@ -210,6 +212,12 @@ def test_changed_answers_are_those_of_the_changed_prompt(
         names = [model.tokenizer.decode(list(side)) for side in (one.answers, one.wrong_answers)]
         # IOI: who is right is named once, who is wrong twice
         assert [one.after.split().count(name.strip()) for name in names] == [1, 2]
+
+
+def test_other_answers_than_the_recipes_are_refused(model: Model, behaviour: Behaviour) -> None:
+    shuffled = other_answers(behaviour, random.Random(0))
+    with pytest.raises(BehaviourError, match="its answers were changed"):
+        flips(model, shuffled, examples=10)
 
 
 def test_bad_input_is_refused_in_a_sentence(model: Model, behaviour: Behaviour) -> None:

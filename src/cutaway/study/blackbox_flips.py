@@ -50,7 +50,7 @@ def flips(
     examples: int = 12,
     most: int = 3,
     beam: int = 6,
-    passes: int = 4000,
+    passes: int = 3000,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Flips:
@@ -89,6 +89,7 @@ def flips(
             f"The search over {len(rows)} examples needs at least as many passes; found {passes}."
         )
     search = _Search(model, speller, known, rows, passes, rng, progress)
+    search.check(behaviour)
     for size in range(1, most + 1):
         search.go_to(size, most, beam)
     settings = {"examples": examples, "most": most, "beam": beam, "passes": passes, "seed": seed}
@@ -122,12 +123,17 @@ class _Search:
         self.singles: list[Tried] = []
         self.levels: list[Searched] = []
         self._run([(row, frozenset()) for row in rows])
-        broken = [row for row in rows if frozenset() not in self.margins[row]]
-        if broken:
-            raise BehaviourError(
-                f"Example {broken[0]} cannot be written again from its slots with this tokenizer; "
-                "build the behaviour again."
-            )
+
+    def check(self, behaviour: Behaviour) -> None:
+        """Refuse slots that do not give the examples' own prompts and answers."""
+        for row in self.rows:
+            found = self.asked[row].get(frozenset())
+            own = (tuple(behaviour.clean.row_ids(row)), *_sets(behaviour, row))
+            if found is None or own != (found.ids, set(found.answers), set(found.wrong_answers)):
+                raise BehaviourError(
+                    f"Written from its slots, example {row} is not the behaviour's own: its "
+                    "answers were changed, or the recipe is that of other prompts."
+                )
 
     def open(self) -> list[int]:
         """The prompts that are answered well and not flipped yet."""
@@ -296,6 +302,10 @@ def distance(before: tuple[int, ...], after: tuple[int, ...]) -> int:
         for j, right in enumerate(after, start=1):
             corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (left != right))
     return row[-1]
+
+
+def _sets(behaviour: Behaviour, row: int) -> tuple[set[int], set[int]]:
+    return set(behaviour.answers[row]), set(behaviour.wrong_answers[row])
 
 
 def _known(choice: Choice | None) -> Mapping[str, str]:

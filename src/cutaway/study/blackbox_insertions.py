@@ -181,11 +181,12 @@ def _kinds(
         yield f"{side} answer named", lambda row, named=named: _naming(texts[row], named[row], row)
     room = np.inf if model.n_ctx is None else model.n_ctx
     sizes = {sentence: len(speller.ids(sentence) or ()) for sentence in neutral}
+    lengths = behaviour.clean.lengths.tolist()
 
     def further(row: int, count: int) -> str | None:
         sentences = drawn(row, count)
-        # far too long: not even spelled
-        if sum(sizes[sentence] - 1 for sentence in sentences) > room:
+        # too long: not even spelled
+        if sum(sizes[sentence] - 1 for sentence in sentences) > room - lengths[row]:
             return None
         return " ".join([*sentences, texts[row]])
 

@@ -1,9 +1,9 @@
 """Prompts that are not among a behaviour's own, written as it writes its own, and asked.
 
 A prompt is spelled with the tokenizer and the BOS token that the behaviour's own prompts have. Its
-answers are the tokens that continue it (`behaviours.continuation`); one whose words the tokenizer
-does not know, or whose answers are not one token each, is not asked. Prompts are asked in order of
-length, in batches whose logits fit in memory.
+answers are the tokens that continue its last word (`behaviours.continuation`); one whose words the
+tokenizer does not know, or whose answers are not one token each, is not asked. Prompts are asked in
+order of length, in batches whose logits fit in memory.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Speller:
         special = (tokenizer.bos_token_id, tokenizer.eos_token_id)
         unknown = tokenizer.unk_token_id
         self._unknown: int | None = None if unknown in special else unknown
-        self._read: dict[tuple[int, tuple[str, ...]], tuple[int, ...] | None] = {}
+        self._read: dict[tuple[str, str], int | None] = {}
 
     def ids(self, text: str) -> tuple[int, ...] | None:
         """A prompt's tokens; None where a word of it is unknown."""
@@ -90,22 +90,22 @@ class Speller:
         ids = self.ids(text)
         if ids is None:
             return None
-        right, wrong = (self._tokens(text, ids, tuple(side)) for side in (answers, wrong_answers))
-        if right is None or wrong is None:
+        right, wrong = (self._tokens(text, side) for side in (answers, wrong_answers))
+        if len(right) < len(answers) or len(wrong) < len(wrong_answers):
             return None
         return Question(text=text, ids=ids, answers=right, wrong_answers=wrong)
 
-    def _tokens(
-        self, text: str, ids: tuple[int, ...], answers: tuple[str, ...]
-    ) -> tuple[int, ...] | None:
-        """Each answer's token; how it joins the prompt depends on the prompt's last token."""
-        key = (ids[-1], answers)
-        if key not in self._read:
-            reader = Continuation(self._tokenizer, text, answers)
-            found = [reader.read(answer, explicit=True) for answer in answers]
-            tokens = [token for token in found if isinstance(token, int)]
-            self._read[key] = tuple(tokens) if len(tokens) == len(found) else None
-        return self._read[key]
+    def _tokens(self, text: str, answers: Sequence[str]) -> tuple[int, ...]:
+        """The token of each answer that is one; how it is joined depends on the last word."""
+        word = text[max(text.rfind(" ", 0, -1), 0) :]
+        new = [answer for answer in answers if (word, answer) not in self._read]
+        if new:
+            reader = Continuation(self._tokenizer, word, new)
+            for answer in new:
+                token = reader.read(answer, explicit=True)
+                self._read[word, answer] = token if isinstance(token, int) else None
+        found = (self._read[word, answer] for answer in answers)
+        return tuple(token for token in found if token is not None)
 
 
 def _bos_of(behaviour: Behaviour, tokenizer: Any) -> bool | None:

@@ -20,7 +20,7 @@ class Settings:
     """At most so many examples are measured with other text around them."""
     flip_examples: int = 12
     """For at most so many examples the smallest change that flips the answer is searched."""
-    flip_passes: int = 4000
+    flip_passes: int = 3000
     """At most so many prompts are run for that, all examples together."""
     lens_examples: int = 100
     """At most so many examples are read by the lens and the attribution."""
