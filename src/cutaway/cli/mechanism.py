@@ -78,6 +78,13 @@ Strength = Annotated[
         "--strength", metavar="X", help="recall: what the MLP's output is multiplied by (1)."
     ),
 ]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "--n", "--examples", min=1, metavar="N",
+        help="How many pairs. Left out: 60 of a built-in behaviour, and every row of a file.",
+    ),
+]  # fmt: skip
 Out = Annotated[
     str | None, typer.Option("--out", "-o", metavar="FILE.nc", help="Save every number.")
 ]
@@ -100,7 +107,7 @@ def mechanism(
     neurons: Neurons = None,
     argument: Argument = None,
     strength: Strength = None,
-    n: options.Count = None,
+    n: Count = None,
     seed: options.Seed = 0,
     vary: options.Vary = None,
     out: Out = None,
@@ -113,8 +120,11 @@ def mechanism(
     """Look for a mechanism that the literature describes, with its controls.
 
     induction: heads that match prefixes and matter, and the previous-token heads that feed them.
+
     recall: argument formation, function application and saturation, and the function as a vector.
+
     memorised: how much prefix a string needs, what carries it, and whether the rest is spared.
+
     reuse: heads that serve several behaviours, and whether all of them need those heads.
     """
     given = {"suffix": suffix, "neurons": neurons, "argument": argument, "strength": strength}
