@@ -101,10 +101,10 @@ def heads(
     from cutaway.cli.bars import Bars
 
     with Bars() as bars:
+        moved = _moved(loaded, rows, value_or_pointer, bars)
         relations = _relations(loaded, bars, seed)
         roles, missing = _roles(loaded, rows, bars, seed)
         between = _between(loaded, rows, bars)
-        moved = _moved(loaded, rows, value_or_pointer, bars)
     print(
         f"{loaded.name}: {loaded.n_layers} layers of {loaded.n_heads} heads; relations on "
         f"{len(relations.values)} prompts of random tokens, roles on {len(rows)} prompts of "

@@ -168,18 +168,21 @@ def value_or_pointer(
     readers = None if into is None else _heads(model, into, "into")
     _check_order(chosen, readers)
     rows, sources = _apart(behaviour, exchanged)
-    falls = np.empty((len(chosen), len(SOURCES), len(rows)))
+    size = batch_size_for(model, rows, batch_size)
     clean, others = np.empty(len(rows)), np.empty((len(SOURCES), len(rows)))
-    keep = [Site("z", layer) for layer in sorted({layer for layer, _ in chosen})]
-    for where, some in batches(rows, batch_size_for(model, rows, batch_size), progress):
+    for where, some in batches(rows, size):
         clean[where] = _measured(some, model.run(some.clean))
         for number, name in enumerate(SOURCES):
+            others[number, where] = _measured(some, model.run(sources[name].rows(where)))
+    _check_answers(model, behaviour, others)
+    falls = np.empty((len(chosen), len(SOURCES), len(rows)))
+    keep = [Site("z", layer) for layer in sorted({layer for layer, _ in chosen})]
+    for where, some in batches(rows, size, progress):
+        for number, name in enumerate(SOURCES):
             run = model.run(sources[name].rows(where), keep=keep)
-            others[number, where] = _measured(some, run)
             for row, head in enumerate(chosen):
                 patched = _patched(model, some, run, head, position, readers)
                 falls[row, number, where] = clean[where] - _measured(some, patched)
-    _check_answers(model, behaviour, others)
     names = [f"{layer}.{head}" for layer, head in chosen]
     settings = {"method": "value or pointer", "position": position, "examples": len(rows),
                 "into": None if into is None else [str(each) for each in into]}  # fmt: skip
