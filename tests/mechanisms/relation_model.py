@@ -38,6 +38,11 @@ def untrained() -> Model:
     return open_model(hf, tokenizer=tokenizer())
 
 
+def of_family(family: str) -> Model:
+    """A random model of any family with the same words."""
+    return open_model(tiny(family, vocab_size=len(WORDS)), tokenizer=tokenizer())
+
+
 def built() -> Model:
     """The model that the module describes."""
     model = untrained()

@@ -232,7 +232,7 @@ def induction(
     sizes = (model.n_layers, model.n_heads)
     path, composed = np.full((4, len(found), *sizes), np.nan), np.full((len(found), *sizes), np.nan)
     for number, reader in enumerate(found):
-        path[:, number] = _along(model, rows, reader)
+        path[:, number] = along(model, rows, reader)
         layer, head = map(int, reader.split("."))
         composed[number] = scores.values.sel(layer=layer, head=head)
     grid = {"layer": np.arange(sizes[0]), "head": np.arange(sizes[1])}
@@ -296,7 +296,7 @@ def _changes(
     return xr.DataArray(found, coords, tuple(coords)), metric
 
 
-def _along(model: Model, rows: Behaviour, reader: str) -> np.ndarray:
+def along(model: Model, rows: Behaviour, reader: str) -> np.ndarray:
     """(value, layer, head): each head's effect along the path to the reader's key."""
     layer, head = map(int, reader.split("."))
     sizes = (model.n_layers, model.n_heads)

@@ -50,6 +50,7 @@ from cutaway.mechanisms.knowledge import NeuronMeans, alike, carrying
 from cutaway.model.edits import Edit
 from cutaway.model.model import Model
 from cutaway.model.tokens import Tokens, pad
+from cutaway.observe.neurons import layers_with_neurons
 from cutaway.observe.weights import origin
 from cutaway.views.figure import Figure
 from cutaway.views.lines import Series, lens_curve
@@ -217,6 +218,7 @@ def memorised(
     """
     rows, rest = _rows(model, texts), _rows(model, list(other))
     _check(rows, rest, suffix, neurons, draws)
+    layers_with_neurons(model)
     prefixes = _prefixes(max(map(len, rows)) - suffix)
     tokens, others = (pad(each, pad_id=0) for each in (rows, rest))
     parts, drop, rise = _one_by_one(model, tokens, others, suffix, progress)
