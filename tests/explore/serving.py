@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import uvicorn
+
 from cutaway.explore.server import Explorer, listen
 from cutaway.model import Model
 
@@ -21,6 +23,7 @@ class Served:
     """A running explorer."""
 
     explorer: Explorer
+    server: uvicorn.Server
 
     @property
     def own(self) -> str:
@@ -62,7 +65,7 @@ def served(model: Model) -> Iterator[Served]:
         assert thread.is_alive()
         time.sleep(0.01)
     try:
-        yield Served(explorer)
+        yield Served(explorer, server)
     finally:
         server.should_exit = True
         thread.join(20)

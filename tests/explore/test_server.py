@@ -6,10 +6,10 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
-from serving import OTHER, PROMPT, Served, Slow
+from serving import OTHER, PROMPT, Served, Slow, served
 
 from cutaway.explore.changes import ExploreError
 from cutaway.explore.server import listen
@@ -231,6 +231,18 @@ def test_a_client_that_goes_away_stops_its_work(explorer: Served, model: Model) 
         time.sleep(0.5)
         assert slow.layers < model.n_layers
     assert explorer.ask()["position"] == 14
+
+
+def test_the_end_of_the_server_stops_its_work(model: Model) -> None:
+    with Slow(model, 1.0) as slow:
+        with served(model) as own, ThreadPoolExecutor(1) as client:
+            waiting = client.submit(own.send, "POST", "/api/ask", b'{"page": "a", "prompt": "Hi"}')
+            while not slow.layers:
+                time.sleep(0.01)
+            own.server.should_exit = True
+            with suppress(http.client.HTTPException, OSError):
+                waiting.result()
+        assert slow.layers <= 3
 
 
 def test_work_that_waits_is_dropped_when_its_page_goes(explorer: Served, model: Model) -> None:

@@ -58,8 +58,10 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
             return
+        assert scope["type"] == "http"
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             # Two of a kind are never a browser's; joined, they match nothing.

@@ -34,7 +34,7 @@ export async function ask<Found>(path: string, said?: object, signal?: AbortSign
     if (signal?.aborted) throw error;
     throw new Refused("The server does not answer; start it again with cutaway explore.");
   }
-  const found: unknown = await answered.json();
+  const found: unknown = await answered.json().catch(() => ({ error: "The server failed; its terminal says how." }));
   if (!answered.ok) throw new Refused((found as { error: string }).error);
   return found as Found;
 }

@@ -34,7 +34,7 @@ export class Bench {
     this.chosen.set(`s${reading}`);
     this.ask({ position });
   });
-  private readonly parts = new FigureBox(this.chosen);
+  private readonly parts = new FigureBox(this.chosen, "parts-card");
   private readonly attention = new FigureBox(this.chosen, "attention-card");
   private readonly neurons = new NeuronList(this.chosen);
   private readonly changes = new ChangeList((changes) => this.ask({ changes }));

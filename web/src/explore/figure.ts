@@ -12,7 +12,7 @@ export class FigureBox {
 
   constructor(
     private readonly chosen: Chosen,
-    kind = "",
+    kind: string,
   ) {
     this.element = html("figure", { class: `card ${kind}` });
   }
