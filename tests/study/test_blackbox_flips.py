@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from cutaway.errors import BehaviourError, InputError
 from cutaway.model import Model
 from cutaway.study.blackbox_flipped import Flips
 from cutaway.study.blackbox_flips import distance, flips
+from cutaway.study.blackbox_section import how_many
 
 NAMES = ("Mary", "John", "Tom", "Anna")
 
@@ -212,6 +214,17 @@ def test_changed_answers_are_those_of_the_changed_prompt(
         names = [model.tokenizer.decode(list(side)) for side in (one.answers, one.wrong_answers)]
         # IOI: who is right is named once, who is wrong twice
         assert [one.after.split().count(name.strip()) for name in names] == [1, 2]
+
+
+def test_the_sentence_counts_every_prompt_once(model: Model, behaviour: Behaviour) -> None:
+    found = flips(model, behaviour, examples=10, passes=300)
+    ways = (found.flipped(0), found.flipped(1), found.flipped(2), found.flipped(3))
+    assert ways[0]  # nothing is learnt here
+    told = how_many(found).partition("prompts searched, ")[2]
+    counts = [int(count) for count in re.findall(r"(\d+) (?:is|are) (?:wrong|turned)", told)]
+    assert sum(counts) == len(found.found) == 10
+    assert counts[0] == ways[0]
+    assert "wrong without any change" in told
 
 
 def test_other_answers_than_the_recipes_are_refused(model: Model, behaviour: Behaviour) -> None:

@@ -118,7 +118,8 @@ def slots(found: Flips) -> Figure:
         ),
         title="The weakest values of each slot, and the strongest",
         shows=f"On the same prompts, the weakest single change is {worst['slot']} to "
-        f"“{worst['value'] or 'none'}” (n = {worst['n']}).",
+        f"“{worst['value'] or 'none'}” (n = {worst['n']}); that it is the extreme of {len(table)} "
+        "values is partly chance.",
         groups=[f"{row['slot']} ({_values(table, row['slot'])})" for row in rows],
         counts=[int(row["n"]) for row in rows],
         reproduce="study.flips.by_slot()",
@@ -126,7 +127,7 @@ def slots(found: Flips) -> Figure:
 
 
 def _values(table: pd.DataFrame, slot: object) -> str:
-    return f"{int((table['slot'] == slot).sum())} values"
+    return f"{int((table['slot'] == slot).sum())} values tried"
 
 
 def frequencies(found: Frequency) -> Iterator[Figure]:

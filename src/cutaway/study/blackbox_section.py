@@ -125,28 +125,27 @@ def breaks(inputs: Inputs) -> Section:
     found = inputs.of(Flips)
     return Section(
         heading=BREAKS,
-        sentences=(_how_many(found), _searched(found)),
+        sentences=(how_many(found), _searched(found)),
         figures=(draw.sizes(found), draw.slots(found)),
         table=_edits(found),
         reproduce="study.flips.found, study.flips.levels, study.flips.by_slot()",
     )
 
 
-def _how_many(found: Flips) -> str:
+def how_many(found: Flips) -> str:
     """How many prompts are flipped by how many changes."""
     n = len(found.found)
-    told = [
-        f"{found.flipped(level.size)} by {_changed(level.size)}"
+    ways = [(found.flipped(0), "wrong without any change")]
+    ways += [
+        (found.flipped(level.size), f"turned wrong by {_changed(level.size)}")
         for level in found.levels
-        if found.flipped(level.size)
     ]
-    already, never = found.flipped(0), sum(one.changes is None for one in found.found)
-    told += [f"{already} are wrong as they are"] * bool(already)
-    told += [f"{never} by none that was tried"] * bool(never)
+    ways += [(sum(one.changes is None for one in found.found), "turned wrong by none that was run")]
+    told = [f"{count} {'is' if count == 1 else 'are'} {way}" for count, way in ways if count]
     return (
         "A change puts another value into one slot of the prompt (a name, the template, a "
         "sentence before it); the right answer is the changed prompt’s own. Of the "
-        f"{n} prompts searched, the answer is turned wrong for {listed(told)}."
+        f"{n} prompts searched, {listed(told)}."
     )
 
 
