@@ -173,6 +173,55 @@ def test_every_command_has_help_with_examples(command: Command, name: str) -> No
     assert f"cutaway {name}" in result.stdout
 
 
+def test_a_study_takes_hypotheses_settings_and_a_plan(command: Command, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[[hypothesis]]\nparts = "2.2"\nrole = "writes the answer"\n', "utf-8")
+    out = tmp_path / "study"
+    given = ("study", "ioi", "--n", 40, "--out", out, "--hypotheses", mine,
+             "--set", "evaluation_examples=20")  # fmt: skip
+    result = command(*given, "--stage", "hypotheses")
+    assert result.exit_code == 0, result.output
+    record = json.loads((out / "study.json").read_text("utf-8"))
+    assert record["settings"]["evaluation_examples"] == 20
+    assert list(record["stages"]) == ["hypotheses"]
+    assert "Of 1 stated hypotheses 1 supported." in result.stdout
+    again = command(*given, "--stage", "hypotheses", "--again", "hypotheses")
+    assert again.stderr.count("kept") == 0
+    for more, said in (
+        (("--set", "speed=1"), "There is no setting 'speed'; there are seed, lens_examples"),
+        (("--set", "controls=many"), "The setting 'controls' is a number; found 'many'."),
+        (("--set", "controls"), "--set takes NAME=VALUE"),
+        (("--without", "patching"), "'attention' needs 'patching'"),
+        (("--again", "nothing"), "There is no stage 'nothing'"),
+        (("--hypotheses", tmp_path / "none.toml"), "cannot be read"),
+    ):  # fmt: skip
+        refused = command(*given, *more)
+        assert refused.exit_code == 2
+        assert said in refused.stderr
+        assert refused.stderr.count("\n") == 1
+    mine.write_text('[[hypothesis]]\nparts = "9.9"\nrole = "needed"\n', "utf-8")
+    refused = command(*given)
+    assert refused.exit_code == 2
+    assert "names head 9.9, which there is not: septet has layers 0 to 4" in refused.stderr
+
+
+def test_two_studies_are_compared(command: Command, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        made = command("study", "ioi", "--n", 12, "--seed", seed, "--stage", "blackbox",
+                       "--out", tmp_path / f"s{seed}")  # fmt: skip
+        assert made.exit_code == 0, made.output
+    page = tmp_path / "page.html"
+    found = command("study", "compare", tmp_path / "s0", tmp_path / "s1", "--out", page)
+    assert found.exit_code == 0, found.output
+    assert "accuracy" in found.stdout
+    assert "logit difference" in found.stdout
+    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
+    refused = command("study", "compare", tmp_path / "s0", tmp_path / "none")
+    assert refused.exit_code == 2
+    assert "holds no study" in refused.stderr
+    assert "cutaway study compare" in command("study", "compare", "--help").stdout
+
+
 def test_version(command: Command) -> None:
     from cutaway import __version__
 
@@ -184,6 +233,7 @@ def test_pronouns_on_stories260k(command: Command) -> None:
     result = command(
         "study", "--prompts", SHARED / "data/pronouns_stories260k.csv", "--model",
         SHARED / "models/stories260k", "--patch-examples", 4, "--heads", 1,
+        "--set", "discovery_examples=12", "--set", "evaluation_examples=8", "--set", "controls=2",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "on 95 of 100 clean prompts" in result.stdout

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cutaway.behaviours import Behaviour
     from cutaway.model import Model
-    from cutaway.study import Settings, Study
+    from cutaway.study import Plan, Settings, Study
 
 
 class Source(NamedTuple):
@@ -27,6 +27,23 @@ class Source(NamedTuple):
     """The model, as it was given; empty for the shipped one."""
     prompts: str | None
     """The file with the pairs, if there was one."""
+
+
+class Asked(NamedTuple):
+    """What is to be done."""
+
+    plan: Plan
+    """The stages there are."""
+    without: tuple[str, ...]
+    """Those that were left out of it."""
+    settings: Settings
+    """How much is measured, and what is claimed."""
+    stages: list[str] | None
+    """The stages wanted; None for all."""
+    again: list[str]
+    """Those to be made anew."""
+    fresh: bool
+    """Whether to begin anew."""
 
 
 Out = Annotated[
@@ -67,6 +84,23 @@ Hypotheses = Annotated[
         "states what it observes itself.",
     ),
 ]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Another setting (cutaway.study.Settings), for example controls=100; may be given "
+        "several times.",
+    ),
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without",
+        metavar="STAGE",
+        help="Leave this stage out; the report says so. May be given several times.",
+    ),
+]
 PatchExamples = Annotated[
     int,
     typer.Option("--patch-examples", min=1, metavar="N", help="At most so many pairs are patched."),
@@ -86,10 +120,12 @@ def study(
     out: Out = None,
     fresh: Fresh = False,
     stage: Stages = None,
+    without: Without = None,
     again: Again = None,
     hypotheses: Hypotheses = None,
     patch_examples: PatchExamples = 32,
     heads: Heads = 4,
+    set_: Set = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     revision: options.Revision = None,
@@ -108,55 +144,63 @@ def study(
     run again it recomputes nothing.
     """
     from cutaway.study.directory import check_output
-    from cutaway.study.hypothesis import read_hypotheses
-    from cutaway.study.plan import PLAN
-    from cutaway.study.settings import Settings
 
     check_named(behaviour, prompts)
-    PLAN.chosen(stage)
-    if again:
-        PLAN.chosen(again)
-    claimed = () if hypotheses is None else read_hypotheses(hypotheses)
     variations(vary)
+    given = {"seed": seed, "patch_examples": patch_examples, "heads_shown": heads}
+    asked = _asked(stage, without, again, given, set_, hypotheses, fresh=fresh)
     directory = _directory(behaviour, prompts, model, out)
     check_output(directory)
     loaded = opened(model, device, dtype, revision, trust_remote_code)
     examples = chosen_behaviour(behaviour, prompts, loaded, n=n, usual=100, seed=seed, vary=vary)
-    settings = Settings(
-        seed=seed, patch_examples=patch_examples, heads_shown=heads, hypotheses=claimed
-    )
     source = Source(opened_as=model or "", prompts=prompts)
-    found = _run(
-        loaded, examples, directory, settings, source, stages=stage, again=again or [], fresh=fresh
-    )
-    _summary(found)
+    _summary(_run(loaded, examples, directory, asked, source))
+
+
+def _asked(
+    stages: list[str] | None, without: list[str] | None, again: list[str] | None,
+    given: dict[str, int], changed: list[str] | None, hypotheses: str | None, *, fresh: bool,
+) -> Asked:  # fmt: skip
+    """What is to be done, checked before a model is opened."""
+    from cutaway.errors import StudyError
+    from cutaway.study.hypothesis import read_hypotheses
+    from cutaway.study.plan import PLAN
+    from cutaway.study.settings import Settings
+
+    plan = PLAN.without(*without) if without else PLAN
+    for names in (stages, again):
+        if names:
+            plan.chosen(names)
+    values: dict[str, int | float] = {**given}
+    for item in changed or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise StudyError(f"--set takes NAME=VALUE, for example controls=100; found {item!r}.")
+        values[name] = Settings.read(name, value)
+    claimed = () if hypotheses is None else read_hypotheses(hypotheses)
+    settings = Settings(**values, hypotheses=claimed)  # pyright: ignore[reportArgumentType]
+    return Asked(plan, tuple(without or ()), settings, stages, again or [], fresh)
 
 
 def _run(
-    model: Model,
-    examples: Behaviour,
-    directory: Path,
-    settings: Settings,
-    source: Source,
-    *,
-    stages: list[str] | None,
-    again: list[str],
-    fresh: bool,
-) -> Study:
+    model: Model, examples: Behaviour, directory: Path, asked: Asked, source: Source
+) -> Study:  # fmt: skip
     """Run the study with bars; Ctrl-C says how to go on."""
     import cutaway.study
     from cutaway.cli.bars import Bars
     from cutaway.study.reproduce import script
 
     python = script(
-        model, examples, settings, directory, opened_as=source.opened_as, prompts=source.prompts
-    )
+        model, examples, asked.settings, directory, opened_as=source.opened_as,
+        prompts=source.prompts, without=asked.without,
+    )  # fmt: skip
     try:
         with Bars() as bars:
             bars.noted(f"{examples.name}: {len(examples)} pairs in {model.name}, to {directory}")
             return cutaway.study.run(
-                model, examples, directory, stages=stages, again=again, settings=settings,
-                fresh=fresh, progress=bars, command=_command(), python=python,
+                model, examples, directory, plan=asked.plan, stages=asked.stages,
+                again=asked.again, settings=asked.settings, fresh=asked.fresh, progress=bars,
+                command=_command(), python=python,
             )  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted(

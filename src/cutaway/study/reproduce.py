@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,17 +19,20 @@ def script(
     *,
     opened_as: str | None = None,
     prompts: str | None = None,
+    without: Sequence[str] = (),
 ) -> str:
     """Python that runs this study.
 
     `opened_as` is what the model was opened by (None: its own name), `prompts` the file that the
-    behaviour was read from.
+    behaviour was read from, `without` the stages that were left out of the plan.
     """
     name = model.name if opened_as is None else opened_as
     opening = f"cutaway.open({name!r})" if name else "cutaway.open()"
     each = {field.name: getattr(settings, field.name) for field in fields(settings)}
     options = ", ".join(f"{key}={value!r}" for key, value in each.items())
-    named = "RoleHypothesis, " if settings.hypotheses else ""
+    named = "PLAN, " if without else ""
+    named += "RoleHypothesis, " if settings.hypotheses else ""
+    plan = f", plan=PLAN.without({', '.join(map(repr, without))})" if without else ""
     return "\n".join(
         [
             "import cutaway",
@@ -38,7 +42,7 @@ def script(
             f"model = {opening}",
             f"behaviour = {_making(behaviour, prompts)}",
             f"settings = Settings({options})",
-            f"study = run(model, behaviour, {str(directory)!r}, settings=settings)",
+            f"study = run(model, behaviour, {str(directory)!r}, settings=settings{plan})",
             "print(study.report)",
         ]
     )

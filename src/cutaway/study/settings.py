@@ -62,3 +62,14 @@ class Settings:
             if not isinstance(each, RoleHypothesis):
                 raise StudyError(f"hypotheses are RoleHypothesis(PARTS, ROLE); found {each!r}.")
         object.__setattr__(self, "hypotheses", given)
+
+    @classmethod
+    def read(cls, name: str, text: str) -> int | float:
+        """The value of a setting that is a number, from text. Raises `StudyError`."""
+        numbers = {field.name: field.default for field in fields(cls) if field.name != "hypotheses"}
+        if name not in numbers:
+            raise StudyError(f"There is no setting {name!r}; there are {', '.join(numbers)}.")
+        try:
+            return float(text) if isinstance(numbers[name], float) else int(text)
+        except ValueError:
+            raise StudyError(f"The setting {name!r} is a number; found {text!r}.") from None
