@@ -51,7 +51,7 @@ def test_patching_is_told_in_the_behaviours_own_metric(
     ]
     assert not any("logit difference" in sentence for sentence in told)
     page = unescape(found.report.read_text("utf-8"))
-    assert f"change of the probability difference, {found.patching.n} examples" in page
+    assert "change of the probability difference" in page
 
 
 def test_the_strongest_heads_are_named_and_their_attention_shown(page: str, whole: Study) -> None:
