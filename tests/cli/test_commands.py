@@ -188,7 +188,7 @@ def test_a_study_takes_hypotheses_settings_and_a_plan(command: Command, tmp_path
     again = command(*given, "--stage", "hypotheses", "--again", "hypotheses")
     assert again.stderr.count("kept") == 0
     for more, said in (
-        (("--set", "speed=1"), "There is no setting 'speed'; there are seed, lens_examples"),
+        (("--set", "speed=1"), "There is no setting 'speed'; there are seed, "),
         (("--set", "controls=many"), "The setting 'controls' is a number; found 'many'."),
         (("--set", "controls"), "--set takes NAME=VALUE"),
         (("--without", "patching"), "'attention' needs 'patching'"),
