@@ -1,4 +1,4 @@
-"""The explorer's answers on other families: normed attention, parallel layers, mixtures, soft caps."""
+"""Answers on other families: normed attention, parallel layers, mixtures, soft caps."""
 
 import pytest
 import torch

@@ -215,6 +215,22 @@ def test_steering_has_a_slider(fresh: Page) -> None:
     assert fresh.evaluate("document.activeElement.type") == "range"
 
 
+def test_steering_leads_from_one_prompt_to_another(fresh: Page, explorer: Served) -> None:
+    kind = "(() => { const k = document.querySelector('#steer-kind'); k.value = 'between'; "
+    fresh.evaluate(kind + "k.dispatchEvent(new Event('change')); })()")
+    type_into(fresh, "#steer-minus", "John")
+    type_into(fresh, "#steer-plus", "Mary")
+    click(fresh, "form:has(#steer-token) .check")
+    click(fresh, "form:has(#steer-token) button")
+    wait(fresh, f"{CHANGES}.length === 1 && {ANSWERED}")
+    assert fresh.evaluate(CHANGES) == [
+        "The stream after layer 2 steered from “John” to “Mary” everywhere"
+    ]
+    change = {"do": "steer", "site": "resid_post.2", "strength": 1}
+    found = explorer.ask(changes=[{**change, "plus": "Mary", "minus": "John"}])
+    assert found["next"][0]["text"].strip() in fresh.evaluate(SHARES)[0]
+
+
 def test_a_refused_change_says_why_and_can_be_removed(fresh: Page) -> None:
     type_into(fresh, "#steer-token", "two words")
     click(fresh, "form:has(#steer-token) button")
