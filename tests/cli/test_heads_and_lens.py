@@ -71,6 +71,10 @@ def test_the_lens_of_a_behaviour(command: Command, model_directory: Path, tmp_pa
         line = next(each for each in result.stdout.splitlines() if each.split()[:1] == [layer])
         assert f"{mean:+.3f}" in line
     assert (tmp_path / "lens.svg").exists()
+    mlps = command("lens", "ioi", "-m", model_directory, "--n", 6, "--site", "mlp_out")
+    assert mlps.exit_code == 0, mlps.output
+    rows = [line.split()[0] for line in mlps.stdout.splitlines()]
+    assert rows[2:-1] == ["mlp_out.0", "mlp_out.1", "resid_post.1"]
 
 
 @pytest.mark.parametrize("kind", ["tuned", "jacobian"])

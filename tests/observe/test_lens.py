@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cutaway.behaviours import METRICS, Behaviour
-from cutaway.errors import CutawayError
+from cutaway.errors import CutawayError, SiteError
 from cutaway.model import Model
-from cutaway.observe import Lens, logit_lens
+from cutaway.observe import Lens, LensError, logit_lens, tuned_lens
 
 FAMILIES = ("gpt2", "llama", "gemma2", "cohere", "opt", "olmo2")
 
@@ -110,3 +110,40 @@ def test_activations_that_are_not_finite_are_named(pairs: Behaviour) -> None:
         hf.transformer.wte.weight[pairs.clean.ids[2, 4]] = torch.nan
     with pytest.raises(CutawayError, match=r"'embed' of the clean prompt \d is not finite"):
         logit_lens(model, pairs)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2"])
+def test_any_site_of_the_streams_width_is_read_as_if_it_were_the_last(
+    opened: Callable[[str], Model], pairs: Behaviour, family: str
+) -> None:
+    model = opened(family)
+    found = logit_lens(model, pairs, sites=["resid_mid", "head_out", "mlp_out.0"], batch_size=2)
+    names = found.logit_diff["layer"].to_numpy().tolist()
+    heads = [f"head_out.{layer}.{head}" for layer in range(2) for head in range(model.n_heads)]
+    assert names == ["resid_mid.0", "resid_mid.1", *heads, "mlp_out.0", "resid_post.1"]
+    run = model.run(pairs.clean, keep=["resid_mid", "head_out", "mlp_out"])
+    for name in ("resid_mid.1", "head_out.1.2", "mlp_out.0"):
+        with torch.no_grad():
+            logits = model.unembed(model.anatomy.final_norm(run[name][torch.arange(5), 3]))
+        np.testing.assert_allclose(
+            found.logit_diff.sel(layer=name, position="there"),
+            METRICS["logit_diff"](logits, pairs), rtol=1e-4, atol=1e-5,
+        )  # fmt: skip
+    plain = logit_lens(model, pairs)
+    np.testing.assert_allclose(
+        found.logit_diff.sel(layer="resid_post.1"), plain.logit_diff.sel(layer="resid_post.1"),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    lens = tuned_lens(model, pairs, steps=0)
+    carried = logit_lens(model, pairs, sites=["resid_pre.1"], through=lens)
+    whole = logit_lens(model, pairs, through=lens)
+    np.testing.assert_allclose(
+        carried.logit_diff.sel(layer="resid_pre.1"), whole.logit_diff.sel(layer="resid_post.0"),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    with pytest.raises(LensError, match="cannot read 'resid_mid.0'"):
+        logit_lens(model, pairs, sites="resid_mid", through=lens)
+    with pytest.raises(SiteError, match="The lens reads the stream and what is added to it"):
+        logit_lens(model, pairs, sites="mlp_in")
+    with pytest.raises(SiteError, match="No site was given"):
+        logit_lens(model, pairs, sites=[])

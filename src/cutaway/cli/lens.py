@@ -67,6 +67,15 @@ Plot = Annotated[
     str | None,
     typer.Option("--plot", metavar="FILE.svg", help="Draw the logit difference by layer."),
 ]
+SiteNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--site",
+        metavar="SITE",
+        help="Read this instead of the stream after every layer: a kind (resid_mid, attn_out, "
+        "mlp_out, head_out) or one site (mlp_out.2); may be given several times.",
+    ),
+]
 Columns = Annotated[
     int,
     typer.Option("--last", min=1, metavar="N", help="Print so many of a text's last tokens."),
@@ -80,6 +89,7 @@ def lens(
     text: Text = None,
     lens: Which = Kind.logit,
     through: Made = None,
+    site: SiteNames = None,
     steps: Steps = 200,
     save_lens: SaveLens = None,
     last: Columns = 8,
@@ -116,7 +126,7 @@ def lens(
     if carried is not None and through is None:
         _print_kl(carried)
         print(f"Saved lens: {carried.save(target)}")
-    found = _read(loaded, read, carried, every=text is not None)
+    found = _read(loaded, read, carried, site, every=text is not None)
     if text is None:
         _print_behaviour(loaded, read, found)
     else:
@@ -148,14 +158,20 @@ def _translators(
         return jacobian_lens(model, rows, progress=bars.advanced)
 
 
-def _read(model: Model, rows: Behaviour, through: Translators | None, *, every: bool) -> Lens:
+def _read(
+    model: Model, rows: Behaviour, through: Translators | None, sites: list[str] | None, *,
+    every: bool,
+) -> Lens:  # fmt: skip
     from cutaway.cli.bars import Bars
     from cutaway.observe import logit_lens
 
     positions = list(range(int(rows.clean.lengths[0]))) if every else None
     with Bars() as bars:
         bars.started("reading", "reading the layers")
-        return logit_lens(model, rows, positions=positions, through=through, progress=bars.advanced)
+        return logit_lens(
+            model, rows, sites=sites, positions=positions, through=through,
+            progress=bars.advanced,
+        )  # fmt: skip
 
 
 def _of_text(model: Model, text: str) -> Behaviour:
@@ -185,6 +201,7 @@ def _print_kl(made: Translators) -> None:
 
 def _print_behaviour(model: Model, rows: Behaviour, found: Lens) -> None:
     """At `end`, layer by layer."""
+    import numpy as np
     import pandas as pd
 
     at = {"position": "end"}
@@ -203,11 +220,8 @@ def _print_behaviour(model: Model, rows: Behaviour, found: Lens) -> None:
           f"{len(rows)} prompts of {rows.name}")  # fmt: skip
     small = {"median rank": "{:.0f}".format, "probability": "{:.3f}".format}
     print(table.to_string(index=False, float_format="{:+.3f}".format, formatters=small))
-    stays = found.saturation.sel(at)
-    print(
-        f"The top token stays from the reading after layer {float(stays.median()) - 1:.0f} on "
-        f"(median; layers 0 to {model.n_layers - 1}, -1 the embeddings)."
-    )
+    first = int(np.ceil(found.saturation.sel(at).median().item()))
+    print(f"From {table['after'][first]} on, the top token is the model's own (median).")
 
 
 def _print_text(rows: Behaviour, found: Lens, last: int) -> None:

@@ -10,6 +10,9 @@ nostalgebraist 2020, "interpreting GPT: the logit lens":
 The last reading is the model's own output. Earlier ones go through a norm and an unembedding that
 were trained for the last layer's stream, so that they show what is already readable there, not all
 that is there. `through` puts a tuned or a Jacobian lens in between (see `translators`).
+
+Other sites of the stream's width can be read in the same way: the stream between attention and MLP,
+or what one attention, head or MLP adds, as if that alone were the last stream.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from torch import Tensor
 
 from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.metrics import METRICS
+from cutaway.errors import SiteError
 from cutaway.measure.batches import (
     Progress,
     Prompts,
@@ -42,8 +46,12 @@ from cutaway.model.run import Run
 from cutaway.model.select import positions_of
 from cutaway.model.sites import Site
 from cutaway.model.tokens import token_strings
-from cutaway.observe.translators import Translators
+from cutaway.observe.translators import LensError, Translators
 
+_READ = (
+    "embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "resid_final", "attn_out",
+    "mlp_out", "head_out",
+)  # fmt: skip
 _DIMS = ("example", "layer", "position")
 _ARRAYS = ("logit_diff", "probability", "rank", "top_token", "top_text")
 
@@ -53,7 +61,8 @@ class Lens(Result):
     """The logit lens at every layer; arrays are (example, layer, position).
 
     The coordinate `layer` holds site names: "resid_pre.0" (the embeddings), then "resid_post.0" to
-    the last layer, which is the model's own output. `position` holds labels or numbers.
+    the last layer, which is the model's own output (or other sites that were asked for, and again
+    the model's own output). `position` holds labels or numbers.
     """
 
     logit_diff: xr.DataArray
@@ -106,6 +115,7 @@ def logit_lens(
     model: Model,
     behaviour: Behaviour,
     *,
+    sites: Sequence[str | Site] | str | Site | None = None,
     positions: Sequence[int | str] | int | str | None = None,
     through: Translators | None = None,
     prompts: Prompts = "clean",
@@ -114,27 +124,29 @@ def logit_lens(
 ) -> Lens:
     """Read the residual stream of every layer as if it were the last.
 
-    `positions` are labels or numbers (negative ones count from a prompt's end), every label when
-    not given; `through` carries each stream over to the last one first; `prompts` says which side
-    of the pairs is run. Raises `SiteError` for a label or position that not all prompts have, and
-    `LensError` for another model's lens.
+    `sites` are others to read: kinds ("mlp_out": every layer; "head_out": every head) or single
+    sites, of the stream's width and before any norm. `positions` are labels or numbers (negative
+    ones count from a prompt's end), every label when not given; `through` carries each stream over
+    to the last one first; `prompts` says which side of the pairs is run. Raises `SiteError` for a
+    site that cannot be read so, or a label or position that not all prompts have, and `LensError`
+    for another model's lens, or one that does not know a site.
     """
     if through is not None:
         through.check(model)
     names = named_positions(side(behaviour, prompts), positions)
-    sites = [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in range(model.n_layers))]
-    shape = (len(behaviour), len(sites), len(names))
+    read = _sites(model, sites, through)
+    shape = (len(behaviour), len(read), len(names))
     found = {
         "logit_diff": np.empty(shape), "probability": np.empty(shape),
         "rank": np.empty(shape, dtype=np.int64), "top_token": np.empty(shape, dtype=np.int64),
     }  # fmt: skip
     size = batch_size_for(model, behaviour, batch_size)
     for where, rows in batches(behaviour, size, progress):
-        run = model.run(side(rows, prompts), keep=sites)
+        run = model.run(side(rows, prompts), keep=read)
         check_run(model, run, where.start, prompts)
-        for name, part in _readings(model, run, rows, sites, names, through).items():
+        for name, part in _readings(model, run, rows, read, names, through).items():
             found[name][where] = part.numpy()
-    coords = {"layer": [str(site) for site in sites], "position": coordinate(names)}
+    coords = {"layer": [str(site) for site in read], "position": coordinate(names)}
     arrays = {name: xr.DataArray(part, coords, _DIMS, name) for name, part in found.items()}
     texts = token_texts(model, found["top_token"])
     return Lens(
@@ -148,6 +160,47 @@ def logit_lens(
     )  # fmt: skip
 
 
+def _sites(
+    model: Model, sites: Sequence[str | Site] | str | Site | None, through: Translators | None
+) -> list[Site]:
+    """What is read, in order, and last the model's own output."""
+    last = Site("resid_post", model.n_layers - 1)
+    if sites is None:
+        return [Site("resid_pre", 0), *(Site("resid_post", n) for n in range(model.n_layers))]
+    listed = [sites] if isinstance(sites, str | Site) else sites
+    found = [site for given in listed for site in _named(model, given)]
+    if not found:
+        raise SiteError("No site was given to read; leave sites out for the stream of every layer.")
+    unknown = next((site for site in found if _entering(site) is None), None)
+    if through is not None and unknown is not None:
+        raise LensError(
+            f"A {through.method} lens knows the stream that enters or leaves a layer; it cannot "
+            f"read {str(unknown)!r}, which the logit lens can."
+        )
+    return [*(site for site in dict.fromkeys(found) if site != last), last]
+
+
+def _named(model: Model, given: str | Site) -> list[Site]:
+    """Every site of a kind, or one; each head by itself."""
+    every = [site for site in model.sites if site.kind == str(given)]
+    found = every or [model.check_site(Site.parse(given))]
+    if found[0].kind not in _READ:
+        raise SiteError(
+            f"The lens reads the stream and what is added to it ({', '.join(_READ)}); found "
+            f"{str(given)!r}."
+        )
+    if found[0].kind != "head_out" or found[0].index is not None:
+        return found
+    return [Site("head_out", site.layer, n) for site in found for n in range(model.n_heads)]
+
+
+def _entering(site: Site) -> int | None:
+    """The layer that a site's stream enters; None for what is no such stream."""
+    if site.layer is None or site.kind not in ("resid_pre", "resid_post"):
+        return None
+    return site.layer + (site.kind == "resid_post")
+
+
 @torch.no_grad()
 def _readings(
     model: Model, run: Run, rows: Behaviour, sites: Sequence[Site], names: Sequence[int | str],
@@ -158,11 +211,12 @@ def _readings(
     row = torch.arange(len(rows))
     columns: dict[str, list[Tensor]] = {}
     right: Tensor | None = None
-    for layer, site in enumerate(sites):
-        stream = run[site]
+    for site in sites:
+        stream, entering = run[site], _entering(site)
         for place in where.T:
             x = stream[row.to(stream.device), place.to(stream.device)]
-            x = x if through is None or layer == model.n_layers else through(x, layer)
+            if through is not None and entering is not None and entering < model.n_layers:
+                x = through(x, entering)
             logits = model.unembed(model.anatomy.final_norm(x))
             right = _answers(rows, logits) if right is None else right
             for name, value in _read(logits, right, rows).items():
