@@ -52,6 +52,24 @@ def test_the_number_is_found_and_can_be_taken_out(tmp_path: Path) -> None:
     assert found.plot().table is not None
 
 
+def test_the_control_is_somebody_else() -> None:
+    """After three groups of digits only the owner tells what follows; after four, nearly any does:
+    the model has read them of nobody else."""
+    model = shipped()
+    shares: dict[str, float] = {}
+    for shown in ("3", "4"):
+        number = cutaway.behaviour("phone-number", model, n=8, shown=shown)
+        found = memorised(model, number, other=OTHER, draws=1, neurons=1)
+        assert bool((found.recovered.isel(prefix=-1).dropna("text") == 1).all())
+        for row in range(8):  # with the whole prompt, as the model itself continues it
+            length = int(number.corrupt.lengths[row]) - 1
+            logits = model.run(number.corrupt.rows([row])).last_logits
+            same = int(logits.argmax()) == number.answers[row][0]
+            assert bool(found.control.sel(prefix=length)[row] == 1) == same
+        shares[shown] = float((found.control == 1).any("prefix").mean())
+    assert shares["3"] < shares["4"]
+
+
 def test_what_is_recovered_is_what_the_model_generates() -> None:
     model = shipped()
     text = "The phone number of the lighthouse is 01 99 00 64 38"

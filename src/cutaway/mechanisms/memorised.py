@@ -6,8 +6,9 @@ text are what is to be known; of a behaviour, the texts are its clean prompts wi
 
 1. prefix: with the k tokens just before the suffix (behind the text's first token, where that is a
    special one), is the suffix the greedy continuation? That is so exactly when every token of it is
-   the likeliest after those before. The same is asked of other texts, as a control: a suffix that
-   anything would predict is not memorised;
+   the likeliest after those before. Control: a suffix that anything would predict is not memorised.
+   Of a behaviour, the same suffix is looked for after its corrupt prompts; of strings, other texts
+   are asked for their own;
 2. sites: every head and every MLP is set to its mean over the other texts, one at a time. `drop` is
    by how much the suffix's log-probability per token falls, `rise` by how much the loss per token
    of the other texts rises;
@@ -70,7 +71,9 @@ class Memorised(Result):
     recovered: xr.DataArray
     """(text, prefix): 1 where so many tokens of prefix give the suffix; NaN in shorter texts."""
     control: xr.DataArray
-    """(other, prefix): the same of the other texts."""
+    """(controlled, prefix): the same of the control."""
+    control_is: str
+    """What the control is, in words."""
     drop: xr.DataArray
     """(part, text): the fall of the suffix's log-probability per token without the part."""
     rise: xr.DataArray
@@ -137,7 +140,7 @@ class Memorised(Result):
         whole = (self.control == 1).any("prefix").mean()
         lines = [
             f"Memorised: {found} of {needed.size} texts, the last {self.suffix} token(s) of each; "
-            f"of other texts {float(whole):.0%}."
+            f"{self.control_is}, {float(whole):.0%}."
         ]
         if found:
             least, middle, most = (float(needed.quantile(q)) for q in (0, 0.5, 1))
@@ -172,7 +175,7 @@ class Memorised(Result):
         """The share of texts recovered by length of prefix, beside other texts."""
         names = [str(each) for each in self.recovered["prefix"].to_numpy()]
         series: list[Series] = []
-        for name, values in (("these texts", self.recovered), ("other texts", self.control)):
+        for name, values in (("these texts", self.recovered), ("control", self.control)):
             found = bootstrap(values.to_numpy())
             ends = zip(found.mean, found.low, found.high, strict=True)
             estimates = tuple(Estimate(*map(float, each)) for each in ends)
@@ -185,7 +188,7 @@ class Memorised(Result):
 
     def to_dataset(self) -> xr.Dataset:
         """All of it."""
-        names = ("carriers", "held_out", "suffix", "provenance")
+        names = ("control_is", "carriers", "held_out", "suffix", "provenance")
         arrays = {name: getattr(self, name).rename(None) for name in _ARRAYS}
         return xr.Dataset(arrays, attrs={name: getattr(self, name) for name in names})
 
@@ -220,6 +223,10 @@ def memorised(
     _check(rows, rest, suffix, neurons, draws)
     layers_with_neurons(model)
     prefixes = _prefixes(max(map(len, rows)) - suffix)
+    controlled, control_is = rest, "of other texts"
+    if isinstance(texts, Behaviour):
+        controlled = _answered(texts, texts.corrupt)
+        control_is = "after the corrupt prompts"
     tokens, others = (pad(each, pad_id=0) for each in (rows, rest))
     parts, drop, rise = _one_by_one(model, tokens, others, suffix, progress)
     halves = len(rows) > 1
@@ -242,8 +249,9 @@ def memorised(
     return Memorised(
         recovered=xr.DataArray(_recovered(model, rows, suffix, prefixes), by_prefix,
                                ("text", "prefix")),
-        control=xr.DataArray(_recovered(model, rest, suffix, prefixes), by_prefix,
-                             ("other", "prefix")),
+        control=xr.DataArray(_recovered(model, controlled, suffix, prefixes), by_prefix,
+                             ("controlled", "prefix")),
+        control_is=control_is,
         drop=xr.DataArray(drop, {"part": parts}, ("part", "text")),
         rise=xr.DataArray(rise, {"part": parts}, ("part", "other")),
         memory=xr.DataArray(memory, state, ("state", "held_text")),
@@ -263,13 +271,18 @@ def memorised(
 def _rows(model: Model, texts: Behaviour | str | Sequence[str]) -> list[list[int]]:
     """Each text's tokens."""
     if isinstance(texts, Behaviour):
-        prompts = [texts.clean.row_ids(row) for row in range(len(texts))]
-        return [[*ids, answer[0]] for ids, answer in zip(prompts, texts.answers, strict=True)]
+        return _answered(texts, texts.clean)
     listed = [texts] if isinstance(texts, str) else list(texts)
     if not listed:
         return []
     tokens = model.tokens(listed)
     return [tokens.row_ids(row) for row in range(len(tokens))]
+
+
+def _answered(behaviour: Behaviour, prompts: Tokens) -> list[list[int]]:
+    """Prompts with the clean prompts' answers."""
+    rows = [prompts.row_ids(row) for row in range(len(prompts))]
+    return [[*ids, answer[0]] for ids, answer in zip(rows, behaviour.answers, strict=True)]
 
 
 def _one_by_one(

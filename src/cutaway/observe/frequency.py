@@ -7,7 +7,9 @@ away from that:
 1. f: the log frequency of every token, less its mean. Frequencies are counted in the text or
    tokens that the user gives (one is added to every count), or, where none are given, the model's
    own: its next-token probabilities averaged over prompts of one token each, every token once
-   (2,048 drawn, of a larger vocabulary). The result says which;
+   (2,048 drawn, of a larger vocabulary). The result says which. In its own predictions the neurons
+   have had a hand, so that some may stand out even in a model that has learnt nothing; for a claim,
+   give the text that it was trained on;
 2. W · w: what a neuron's output direction w does to the logits, through the final norm's gain,
    less the mean over tokens (a softmax does not see it);
 3. score: the cosine between f and W · w over the vocabulary. With G = Wᵀ·W and c = Wᵀ·f it is
