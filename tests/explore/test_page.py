@@ -129,9 +129,9 @@ def test_the_token_leaves_the_address_and_a_reload_keeps_it(fresh: Page, explore
 
 def test_without_the_token_one_sentence_says_what_to_do(page: Page, explorer: Served) -> None:
     page.call("Page.navigate", url="about:blank")
-    page.call("Page.navigate", url=f"{explorer.own}/#wrong")
-    wait(page, "!!document.querySelector('main .trouble')")
-    assert "open the address that cutaway explore printed" in titled(page, "main .trouble")
+    page.call("Page.navigate", url=f"{explorer.own}/#{'w' * 32}")
+    wait(page, "!!document.querySelector('main > .trouble')")
+    assert "open the address that cutaway explore printed" in titled(page, "main > .trouble")
 
 
 # ── with the pointer ─────────────────────────────────────────────────────────────────────────
@@ -260,6 +260,9 @@ def test_the_experiment_is_saved_as_python(fresh: Page, explorer: Served) -> Non
 def test_everything_by_keyboard(fresh: Page) -> None:
     press(fresh, TAB)
     assert titled(fresh, ":focus") == "Skip to the prompt"
+    press(fresh, ENTER)
+    assert fresh.evaluate("document.activeElement.id") == "prompt"
+    fresh.evaluate("document.activeElement.blur()")
     fresh.press("/", 191)
     assert fresh.evaluate("document.activeElement.id") == "prompt"
     press(fresh, TAB, LEFT)

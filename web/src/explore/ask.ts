@@ -5,6 +5,8 @@
 
 const HEADER = "X-Cutaway-Token";
 const KEPT = "cutaway-token";
+/** What stands behind the `#`, where it is a token and not a place of the page. */
+const TOKEN = /^#([\w-]{32})$/;
 /** Names this page to the server, which works on the newest question of each page. */
 const PAGE = crypto.randomUUID();
 
@@ -13,13 +15,13 @@ export class Refused extends Error {}
 
 /** Take the token out of the address; a new one, pasted into this tab, starts the page again. */
 export function takeToken(): void {
-  const given = location.hash.slice(1);
+  const given = TOKEN.exec(location.hash)?.[1];
   if (given) {
     sessionStorage.setItem(KEPT, given);
     history.replaceState(null, "", location.pathname);
   }
   addEventListener("hashchange", () => {
-    if (location.hash.length > 1) location.reload();
+    if (TOKEN.test(location.hash)) location.reload();
   });
 }
 
