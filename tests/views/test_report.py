@@ -3,24 +3,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from view_samples import TOKENS, report
+from view_samples import HOSTILE, TOKENS, report
 
 from cutaway.errors import CutawayError
 from cutaway.views import ExamplePrompt, Report, Table, ViewError, render, write
 
-HOSTILE = [
-    "<script>window.broken = 1</script>",
-    '"><img src=x onerror="window.broken = 1">',
-    "' onmouseover='window.broken = 1",
-    "</style></script></title>--><svg onload=window.broken=1>",
-    "{{ 7 * 7 }}{% raw %}",
-    "\u202eevil\u2066",
-    "\x00\x07\x1b",
-    "\ud800",
-    "👩\u200d👧🇬🇧",
-    "javascript:window.broken=1",
-    "]]>&amp;&#60;",
-]
 VOID = {"meta", "link", "br", "img"}
 
 

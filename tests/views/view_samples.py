@@ -33,6 +33,24 @@ from cutaway.views import (
 )
 
 TOKENS = ("<s>", "When", " Mary", " and", " John", " left", ",", " John", " told")
+HOSTILE = [
+    "<script>window.broken = 1</script>",
+    '"><img src=x onerror="window.broken = 1">',
+    "' onmouseover='window.broken = 1",
+    "</style></script></title>--><svg onload=window.broken=1>",
+    "{{ 7 * 7 }}{% raw %}",
+    "\u202eevil\u2066",
+    "\x00\x07\x1b",
+    "\ud800",
+    "👩\u200d👧🇬🇧",
+    "javascript:window.broken=1",
+    "]]>&amp;&#60;",
+    "مرحبا \u200fשלום",
+    "</script><script>window.broken = 1</script>",
+    "'\"`${window.broken = 1}",
+]
+"""What a prompt or a name may hold."""
+
 COMMAND = "cutaway study ioi --n 200"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Set
 
 from markupsafe import Markup, escape
 
-from cutaway.views.text import inert
+from cutaway.views.text import MOST, inert, shortened
 
 _ASIDE = r"(?: \([^()]*\))?"
 _NAMED: tuple[tuple[re.Pattern[str], re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
@@ -38,7 +38,8 @@ def part_of(text: str) -> str | None:
 
 
 def linked(text: str, parts: Set[str]) -> Markup:
-    """The text, escaped, with each known part that it names in a `span` of its own."""
+    """The text, cut and escaped, with each known part that it names in a `span` of its own."""
+    text = shortened(text, MOST)
     written, done = list[Markup](), 0
     for start, end, part in sorted(_mentions(text)):
         if part not in parts:

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cutaway.views.figure import ViewError, asset, figure_css
 from cutaway.views.mentions import linked
 from cutaway.views.page import Part, Report
-from cutaway.views.text import inert, word, wordy
+from cutaway.views.text import MOST, inert, shortened, word, wordy
 
 _EXAMPLES_SHOWN = 4
+_LONGEST_COMMAND = 10_000
 
 
 def render(report: Report) -> str:
@@ -38,7 +39,9 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     parts = {one.name for one in report.parts}
-    ours: dict[str, Any] = {"word": word, "wordy": wordy, "linked": partial(linked, parts=parts)}
+    ours: dict[str, Any] = {
+        "word": word, "wordy": wordy, "whole": _whole, "linked": partial(linked, parts=parts),
+    }  # fmt: skip
     environment.filters.update(ours)
     style = f"{figure_css()}\n{asset('templates/report.css')}\n{asset('templates/live.css')}"
     script = asset("bundle/cutaway.js")
@@ -78,14 +81,21 @@ def write(report: Report, path: str | os.PathLike[str]) -> Path:
 def _known(part: Part) -> dict[str, object]:
     """What the client shows of a part."""
     return {
-        "called": inert(part.called), "role": inert(part.role),
-        "facts": [[inert(name), inert(value)] for name, value in part.facts],
+        "called": inert(shortened(part.called, MOST)), "role": inert(shortened(part.role, MOST)),
+        "facts": [[inert(shortened(each, MOST)) for each in fact] for fact in part.facts],
     }  # fmt: skip
 
 
 def _finalize(value: object) -> object:
     """What every template expression passes before it is escaped."""
-    return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return inert(shortened(value, MOST))
+    return value
+
+
+def _whole(text: str) -> Markup:
+    """A command, which is of little use when it is cut."""
+    return escape(inert(shortened(text, _LONGEST_COMMAND)))
 
 
 def _policy(style: str, script: str) -> str:

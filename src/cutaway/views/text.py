@@ -16,6 +16,8 @@ _JOINERS = {"\u200c", "\u200d"}  # join emoji and Indic or Persian letters; harm
 _NUMERIC = re.compile(r"\s*([-+−±<>≤≥∞]?\s*[\d∞]|p [<=]|n/a|–?\s*$)")
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _ELLIPSIS = "…"
+MOST = 2000
+"""No piece of text on a page is longer, but for commands."""
 _PERCENT = "\u00a0%"  # the blank does not break
 
 

@@ -10,6 +10,7 @@ Importing this module raises `ViewError` where anywidget is not installed.
 from __future__ import annotations
 
 from cutaway.views.figure import Figure, ViewError, asset, figure_css
+from cutaway.views.text import MOST, inert, shortened
 from cutaway.views.tree import tree
 
 try:
@@ -52,8 +53,8 @@ def widget(figure: Figure) -> FigureWidget:
     """A figure to be used in a notebook: its cells and marks read, its parts chosen."""
     live = figure.live
     return FigureWidget(
-        title=figure.title,
-        shows=figure.shows,
+        title=inert(shortened(figure.title, MOST)),
+        shows=inert(shortened(figure.shows, MOST)),
         drawing=None if live is not None and not live.beside else tree(figure.svg),
         kind="" if live is None else live.kind,
         data={} if live is None else dict(live.data),
