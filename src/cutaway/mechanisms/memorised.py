@@ -47,7 +47,7 @@ from cutaway.mechanisms.ablating import (
     losses,
     mlps_of,
 )
-from cutaway.mechanisms.knowledge import NeuronMeans, alike, carrying
+from cutaway.mechanisms.knowledge import Neuron, NeuronMeans, alike, carrying
 from cutaway.model.edits import Edit
 from cutaway.model.model import Model
 from cutaway.model.tokens import Tokens, pad
@@ -222,50 +222,54 @@ def memorised(
     rows, rest = _rows(model, texts), _rows(model, list(other))
     _check(rows, rest, suffix, neurons, draws)
     layers_with_neurons(model)
-    prefixes = _prefixes(max(map(len, rows)) - suffix)
-    controlled, control_is = rest, "of other texts"
-    if isinstance(texts, Behaviour):
-        controlled = _answered(texts, texts.corrupt)
-        control_is = "after the corrupt prompts"
     tokens, others = (pad(each, pad_id=0) for each in (rows, rest))
+    behaviour = texts if isinstance(texts, Behaviour) else None
+    controlled = rest if behaviour is None else _answered(behaviour, behaviour.corrupt)
+    prefixes = _prefixes(max(map(len, rows)) - suffix)
+    asked = {name: xr.DataArray(_recovered(model, each, suffix, prefixes), {"prefix": prefixes},
+                                (dim, "prefix"))
+             for name, dim, each in (("recovered", "text", rows),
+                                     ("control", "controlled", controlled))}  # fmt: skip
     parts, drop, rise = _one_by_one(model, tokens, others, suffix, progress)
-    halves = len(rows) > 1
-    choose, held = (slice(0, None, 2), slice(1, None, 2)) if halves else (slice(None), slice(None))
-    means = NeuronMeans.of(model, others)
-    seen = tokens.rows(range(len(rows))[choose])
-    chosen = carrying(
-        model, means, seen, _last(seen, suffix), others.rows(range(len(rest))[::2]), neurons
-    )
-    kept, spared = tokens.rows(range(len(rows))[held]), others.rows(range(len(rest))[1::2])
-    states = ([], means.edits(chosen))
-    measured = [_suffix(model, kept, suffix, edits) for edits in states]
-    memory, known = (np.stack([each[n] for each in measured]) for n in (0, 1))
-    after = np.stack([losses(model, spared, edits) for edits in states])
-    draw = random.Random(seed)
-    random_edits = [means.edits(alike(chosen, means, draw)) for _ in range(draws)]
-    fell = [(memory[0] - _suffix(model, kept, suffix, e)[0]).mean() for e in random_edits]
-    rose = [(losses(model, spared, edits) - after[0]).mean() for edits in random_edits]
-    by_prefix, state = {"prefix": prefixes}, {"state": ["before", "after"]}
+    chosen, measured = _taken_out(model, tokens, others, suffix, neurons, draws, seed)
     return Memorised(
-        recovered=xr.DataArray(_recovered(model, rows, suffix, prefixes), by_prefix,
-                               ("text", "prefix")),
-        control=xr.DataArray(_recovered(model, controlled, suffix, prefixes), by_prefix,
-                             ("controlled", "prefix")),
-        control_is=control_is,
+        **asked, **measured,
+        control_is="of other texts" if behaviour is None else "after the corrupt prompts",
         drop=xr.DataArray(drop, {"part": parts}, ("part", "text")),
         rise=xr.DataArray(rise, {"part": parts}, ("part", "other")),
-        memory=xr.DataArray(memory, state, ("state", "held_text")),
-        known=xr.DataArray(known, state, ("state", "held_text")),
-        rest=xr.DataArray(after, state, ("state", "held_other")),
-        random_memory=xr.DataArray(fell, dims="draw"),
-        random_rest=xr.DataArray(rose, dims="draw"),
         carriers=tuple(f"{layer}.{neuron}" for layer, neuron in chosen),
-        held_out=halves, suffix=suffix,
+        held_out=len(rows) > 1, suffix=suffix,
         provenance={"versions": {"cutaway": version()}} | origin(
             model, method="memorised", suffix=suffix, neurons=neurons, draws=draws, seed=seed,
             texts=len(rows), other=len(rest),
         ),
     )  # fmt: skip
+
+
+def _taken_out(
+    model: Model, tokens: Tokens, others: Tokens, suffix: int, neurons: int, draws: int, seed: int
+) -> tuple[list[Neuron], dict[str, xr.DataArray]]:
+    """The carriers, chosen on every second text, and what is left without them on the others."""
+    first, second = slice(0, None, 2), slice(1, None, 2)
+    seen, kept = (tokens, tokens) if len(tokens) == 1 else (tokens.rows(first), tokens.rows(second))
+    spared, means = others.rows(second), NeuronMeans.of(model, others)
+    chosen = carrying(model, means, seen, _last(seen, suffix), others.rows(first), neurons)
+    states = ([], means.edits(chosen))
+    measured = [_suffix(model, kept, suffix, edits) for edits in states]
+    memory, known = (np.stack([each[n] for each in measured]) for n in (0, 1))
+    rest = np.stack([losses(model, spared, edits) for edits in states])
+    draw = random.Random(seed)
+    random_edits = [means.edits(alike(chosen, means, draw)) for _ in range(draws)]
+    fell = [(memory[0] - _suffix(model, kept, suffix, e)[0]).mean() for e in random_edits]
+    rose = [(losses(model, spared, edits) - rest[0]).mean() for edits in random_edits]
+    state = {"state": ["before", "after"]}
+    return chosen, {
+        "memory": xr.DataArray(memory, state, ("state", "held_text")),
+        "known": xr.DataArray(known, state, ("state", "held_text")),
+        "rest": xr.DataArray(rest, state, ("state", "held_other")),
+        "random_memory": xr.DataArray(fell, dims="draw"),
+        "random_rest": xr.DataArray(rose, dims="draw"),
+    }
 
 
 def _rows(model: Model, texts: Behaviour | str | Sequence[str]) -> list[list[int]]:
