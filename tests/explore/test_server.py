@@ -102,6 +102,8 @@ ABLATE = {"do": "ablate", "site": "z.2.1"}
         ({"prompt": None}, "needs a text 'prompt'; found nothing"),
         ({"prompt": "half \ud800"}, "U+D800 alone"),
         ({"prompt": "word " * 400}, "more than the 128 of septet's context"),
+        ({"position": 15}, "numbered 0 to 14"),
+        ({"position": -1}, "numbered 0 to 14"),
         ({"position": "last"}, "'position' as a whole number; found a text"),
         ({"target": 10**9}, "numbered 0 to 1504"),
         ({"head": [9, 0]}, "nearest is 'pattern.4'"),
@@ -117,7 +119,7 @@ ABLATE = {"do": "ablate", "site": "z.2.1"}
         ({"changes": [{**ABLATE, "mode": "random"}]}, "zero or to its mean"),
         (
             {"changes": [{"do": "patch", "site": "z.2.1", "prompt": "Hi"}]},
-            "name the positions to take",
+            "15 tokens and the other one 3, so they do not line up",
         ),
         (
             {"changes": [{"do": "steer", "site": "resid_post.2", "token": "two words",

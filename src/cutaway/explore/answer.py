@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cutaway.explore.changes import ExploreError
 from cutaway.explore.figures import attention_figure, parts_figure
 from cutaway.explore.question import Question
 from cutaway.explore.runs import Runs, Stop
@@ -152,9 +153,13 @@ class _Looking:
 
 
 def _position(tokens: Tokens, wanted: int | None) -> int:
-    """The position looked at; the last one where the prompt has become too short for it."""
+    """The position looked at, the last one where none is named."""
     last = tokens.ids.shape[1] - 1
-    return last if wanted is None or not 0 <= wanted <= last else wanted
+    if wanted is not None and not 0 <= wanted <= last:
+        raise ExploreError(
+            f"Position {wanted} does not exist: the prompt's tokens are numbered 0 to {last}."
+        )
+    return last if wanted is None else wanted
 
 
 def _strongest(model: Model, run: Run, at: int, ids: list[int]) -> tuple[int, int]:

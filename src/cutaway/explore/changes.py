@@ -74,10 +74,17 @@ class Patch:
     """The other prompt's position; None for the same one."""
 
     def edit(self, model: Model, prompt: str, runner: Runner) -> Edit:
-        """The edit of the library."""
+        """The edit of the library. Raises `ExploreError` for prompts that do not line up."""
+        other = runner(self.prompt, (self.site.whole,))
+        lengths = (model.tokens(prompt).ids.shape[1], other.tokens.ids.shape[1])
+        if self.position is None and lengths[0] != lengths[1]:
+            raise ExploreError(
+                f"The prompt has {lengths[0]} tokens and the other one {lengths[1]}, so they do "
+                "not line up everywhere; patch at one token, or make them as long."
+            )
         return replace(
             self.site,
-            from_=runner(self.prompt, (self.site.whole,)),
+            from_=other,
             position=self.position,
             from_position=self.source_position,
         )
