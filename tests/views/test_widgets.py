@@ -1,8 +1,10 @@
 """Widgets: what they share with Python, and that the client draws them in a cell."""
 
 import json
+import re
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from chromium import BINARY, Page, chromium
 from view_samples import TOKENS, circuit_view, figures
 
-from cutaway.views import Figure, circuit
+from cutaway.views import Figure, ViewError, circuit
 from cutaway.views.widgets import FigureWidget, widget
 
 HOST = """<!DOCTYPE html><html lang="en"><head><title>Notebook</title></head>
@@ -65,6 +67,26 @@ def test_every_figure_is_a_widget() -> None:
         assert (shared["drawing"] is None) == in_place
         assert shared["drawing"] is not None or shared["kind"]
         json.dumps([shared["drawing"], shared["data"]], allow_nan=False)
+
+
+def test_results_and_circuits_are_one_call_away() -> None:
+    class Effects:
+        def plot(self, head: int) -> Figure:
+            return figures()[head]
+
+    assert widget(Effects(), head=5).kind == "attention"
+    assert widget(circuit_view()).get_state()["data"] == made().get_state()["data"]
+    with pytest.raises(ViewError, match="is drawn as it is"):
+        widget(figures()[0], head=5)
+
+
+def test_a_figure_shows_itself_in_a_notebook_and_leaks_no_style() -> None:
+    for figure in figures((HOSTILE, *TOKENS), HOSTILE):
+        page = figure._repr_html_()  # pyright: ignore[reportPrivateUsage]
+        assert page.startswith('<figure style="margin:0"><img src="data:image/svg+xml;base64,')
+        assert re.findall(r"<(\w+)", page) == ["figure", "img", "figcaption"]
+        drawn = b64decode(page.split("base64,")[1].split('"')[0]).decode()
+        assert drawn == figure.standalone()
 
 
 def test_without_anywidget_one_sentence_says_what_to_do() -> None:

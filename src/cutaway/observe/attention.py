@@ -43,6 +43,7 @@ from cutaway.model.sites import Site
 from cutaway.model.tokens import Tokens
 from cutaway.observe.attention_picture import ELSEWHERE, draw_between
 from cutaway.observe.heads import Head, layer_and_head
+from cutaway.views.attention import attention as attention_map
 from cutaway.views.figure import Figure
 
 
@@ -75,6 +76,19 @@ class Patterns(Result):
             )
         length = len(self.tokens[examples.index(example)])
         return self.values.sel(head=name, example=example)[:length, :length]
+
+    def plot(self, head: Head, example: int) -> Figure:
+        """Where a head looks on one example: a map, and the text shaded by it."""
+        pattern = self.of(head, example).to_numpy()
+        layer, index = layer_and_head(head)
+        row = self.values["example"].to_numpy().tolist().index(example)
+        tokens, most = self.tokens[row], int(pattern[-1].argmax())
+        return attention_map(
+            pattern, tokens, title=f"Head {layer}.{index} on example {example}",
+            shows=f"From its last token, “{tokens[-1].strip()}”, head {layer}.{index} looks most "
+            f"at “{tokens[most].strip()}” (token {most + 1}): {pattern[-1, most]:.2f}.",
+            part=f"a{layer}.h{index}", reproduce=f'patterns.of("{layer}.{index}", {example})',
+        )  # fmt: skip
 
     def to_dataset(self) -> xr.Dataset:
         """The patterns; the tokens stand in the attributes."""

@@ -47,6 +47,8 @@ from cutaway.model.select import positions_of
 from cutaway.model.sites import Site
 from cutaway.model.tokens import token_strings
 from cutaway.observe.translators import LensError, Translators
+from cutaway.views.figure import Figure
+from cutaway.views.heatmap import lens as lens_map
 
 _READ = (
     "embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "resid_final", "attn_out",
@@ -98,6 +100,20 @@ class Lens(Result):
     def interval(self, level: float = 0.95) -> xr.Dataset:
         """`mean`, `low`, `high` of the logit difference (layer, position) over examples."""
         return interval(self.logit_diff, level)
+
+    def plot(self) -> Figure:
+        """The mean logit difference by layer and position, as a picture."""
+        found = self.interval()
+        n = self.logit_diff.sizes["example"]
+        return lens_map(
+            found["mean"].to_numpy(),
+            [str(layer) for layer in found["layer"].to_numpy()],
+            [str(place) for place in found["position"].to_numpy()],
+            shows=f"The logit difference as each layer would have it, averaged over {n} prompts.",
+            lows=found["low"].to_numpy(),
+            highs=found["high"].to_numpy(),
+            reproduce="lens.interval()",
+        )
 
     def to_dataset(self) -> xr.Dataset:
         """All arrays in one."""

@@ -1,5 +1,6 @@
 """What a figure is: a picture, the sentence it supports, and the numbers behind it."""
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from markupsafe import Markup
 from cutaway.errors import CutawayError
 from cutaway.views.palette import theme_css
 from cutaway.views.svg import tag
-from cutaway.views.text import text_width
+from cutaway.views.text import MOST, inert, shortened, text_width
 
 Numbers = npt.ArrayLike | xr.DataArray
 """Anything with axes and numbers in it; per-example values are averaged by the caller."""
@@ -121,6 +122,14 @@ class Figure:
 
     def _repr_svg_(self) -> str:
         return self.standalone()
+
+    def _repr_html_(self) -> str:
+        """The picture and its sentence; as an image, so that its styles mean nothing outside."""
+        drawn = base64.b64encode(self.standalone().encode("utf-8")).decode("ascii")
+        return Markup(
+            '<figure style="margin:0"><img src="data:image/svg+xml;base64,{}" alt="{}" '
+            'style="max-width:100%"><figcaption>{}</figcaption></figure>'
+        ).format(drawn, inert(shortened(self.alt, MOST)), inert(shortened(self.shows, MOST)))
 
 
 def figure_css(root: str = ":root") -> str:

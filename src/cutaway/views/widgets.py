@@ -9,6 +9,10 @@ Importing this module raises `ViewError` where anywidget is not installed.
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
+from cutaway.views.circuit import circuit
+from cutaway.views.circuit_values import CircuitView
 from cutaway.views.figure import Figure, ViewError, asset, figure_css
 from cutaway.views.text import MOST, inert, shortened
 from cutaway.views.tree import tree
@@ -49,8 +53,32 @@ class FigureWidget(anywidget.AnyWidget):
     """The number of edges shown, where the view has sizes; the figure's own first size if None."""
 
 
-def widget(figure: Figure) -> FigureWidget:
-    """A figure to be used in a notebook: its cells and marks read, its parts chosen."""
+class Drawable(Protocol):
+    """A result that draws itself: lenses, attention patterns, effects of patching, and others."""
+
+    def plot(self, *args: Any, **options: Any) -> Figure:
+        """Its picture."""
+        ...
+
+
+def widget(shown: Figure | CircuitView | Drawable, *args: Any, **options: Any) -> FigureWidget:
+    """A figure to be used in a notebook: its cells and marks read, its parts chosen.
+
+    `shown` is a figure, a circuit's view (`cutaway.circuits.picture.view`), or a result, which is
+    drawn by its own `plot(*args, **options)`. Raises `ViewError` for options of what is drawn
+    already.
+    """
+    if isinstance(shown, Figure | CircuitView) and (args or options):
+        raise ViewError(
+            f"{type(shown).__name__} {shown.title!r} is drawn as it is; options are for results, "
+            "whose plot() takes them."
+        )
+    figure = shown
+    if isinstance(shown, CircuitView):
+        figure = circuit(shown)
+    elif not isinstance(shown, Figure):
+        figure = shown.plot(*args, **options)
+    assert isinstance(figure, Figure)
     live = figure.live
     return FigureWidget(
         title=inert(shortened(figure.title, MOST)),
