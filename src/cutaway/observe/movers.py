@@ -10,7 +10,7 @@ For each role (see `roles`) that the behaviour's prompts allow, and each head:
 3. chance: both again on the prompts with their tokens shuffled, at the same places;
 4. p: sign flips of what is more than chance, over prompts, corrected by the largest statistic of
    all heads, roles, scores and effects. A head plays a role when its score and its effect are both
-   sure, have the right sign, and the score is `least` above chance.
+   sure, have the right sign (the effect by itself, too), and the score is `least` above chance.
 
 The name movers that S-inhibition is measured on are those found here, negative ones too, as in Wang
 et al. 2022; where there are none, nothing can turn them. Its effect is measured only for heads that
@@ -106,12 +106,16 @@ def _asked(roles: Sequence[str] | None) -> list[str]:
 
 
 def _p(found: Mapping[str, np.ndarray], roles: Sequence[Role], seed: int) -> np.ndarray:
-    """(role, layer, head): of score and effect, the larger p; 1 where a sign is wrong."""
+    """(role, layer, head): of score and effect, the larger p; 1 where a sign is wrong.
+
+    An effect must have its role's sign by itself, and not only beside chance.
+    """
     excess = found["values"] - found["chance"]
     does = found["effect"] - found["effect_chance"]
     both = corrected(np.stack([excess, does], axis=1), seed)
     signs = np.array([role.sign for role in roles])[:, None, None]
-    right = (np.nansum(excess, axis=0) > 0) & (np.nansum(does, axis=0) * signs > 0)
+    effects = (np.nansum(each, axis=0) * signs > 0 for each in (does, found["effect"]))
+    right = np.logical_and.reduce([np.nansum(excess, axis=0) > 0, *effects])
     return np.where(right | np.isnan(both).any(axis=0), both.max(axis=0), 1.0)
 
 
