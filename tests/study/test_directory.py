@@ -34,6 +34,18 @@ def test_another_model_is_refused(begun: Study, behaviour: Behaviour, quick: Set
     assert contents(begun.directory) == before
 
 
+def test_a_refusal_names_a_directory_to_begin_in(
+    begun: Study, model: Model, behaviour: Behaviour, quick: Settings
+) -> None:
+    taken = begun.directory.with_name("study-2")
+    taken.mkdir()
+    with pytest.raises(StudyError, match=r"Begin this one in \S+study-3 \(--out\)") as refused:
+        run(model, behaviour, begun.directory, settings=quick, seed=1)
+    named = Path(str(refused.value).split("Begin this one in ")[1].split(" ")[0])
+    there = run(model, behaviour, named, settings=quick, seed=1, stages=["blackbox"])
+    assert there.directory == begun.directory.with_name("study-3")
+
+
 def test_another_behaviour_is_refused(begun: Study, model: Model, quick: Settings) -> None:
     other = cutaway.behaviour("ioi", model, n=9, seed=5)
     with pytest.raises(StudyError, match=r"another study: its behaviour is ioi \(\w+\) and not"):

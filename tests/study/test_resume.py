@@ -16,11 +16,14 @@ import xarray as xr
 
 from cutaway.behaviours import Behaviour
 from cutaway.model import Model
-from cutaway.study import PLAN, Settings, Study, run
+from cutaway.study import PLAN, RoleHypothesis, Settings, Study, run
+from cutaway.study.saving import sha256
 from cutaway.study.stage import Inputs, Silent, SkippedError
 
-AFTER = tuple(PLAN)[tuple(PLAN).index("patching") :]
-"""What is left to do when patching did not finish."""
+OBSERVED = PLAN.only("blackbox", "lens", "attribution", "patching", "attention", "roles", "report")
+"""Quick stages of every kind, for what is about stopping and going on."""
+AFTER = tuple(OBSERVED)[tuple(OBSERVED).index("patching") :]
+"""What is left to do of them when patching did not finish."""
 
 
 class Watched(Silent):
@@ -79,14 +82,14 @@ def test_an_interrupted_study_goes_on_where_it_stopped(
 ) -> None:
     out = tmp_path / "study"
     with pytest.raises(KeyboardInterrupt):
-        run(model, behaviour, out, settings=quick, progress=Watched("patching"))
+        run(model, behaviour, out, plan=OBSERVED, settings=quick, progress=Watched("patching"))
     record = json.loads((out / "study.json").read_text("utf-8"))["stages"]
     assert record["patching"]["status"] == "interrupted"
     assert [record[name]["status"] for name in ("blackbox", "lens", "attribution")] == ["done"] * 3
     assert not parts(out)
     assert not list(out.glob("patching*"))
     before = stamps(out)
-    resumed = run(model, behaviour, out, settings=quick)
+    resumed = run(model, behaviour, out, plan=OBSERVED, settings=quick)
     assert resumed.computed == AFTER
     assert stamps(out).items() >= before.items()
 
@@ -96,8 +99,8 @@ def test_resumed_numbers_are_those_of_a_single_run(
 ) -> None:
     out = tmp_path / "study"
     with pytest.raises(KeyboardInterrupt):
-        run(model, behaviour, out, settings=quick, progress=Watched("attribution"))
-    resumed = run(model, behaviour, out, settings=quick)
+        run(model, behaviour, out, plan=OBSERVED, settings=quick, progress=Watched("attribution"))
+    resumed = run(model, behaviour, out, plan=OBSERVED, settings=quick)
     xr.testing.assert_identical(
         resumed.patching.heads_noise.values, whole.patching.heads_noise.values
     )
@@ -120,14 +123,14 @@ def test_an_error_in_a_stage_is_recorded_and_leaves_nothing_half_written(
 
     monkeypatch.setattr(Effects, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        run(model, behaviour, out, settings=quick)
+        run(model, behaviour, out, plan=OBSERVED, settings=quick)
     record = json.loads((out / "study.json").read_text("utf-8"))["stages"]["patching"]
     assert record["status"] == "failed"
     assert "No space left" in record["message"]
     assert not parts(out)
     assert not list(out.glob("patching.stream*"))
     monkeypatch.undo()
-    assert run(model, behaviour, out, settings=quick).computed == AFTER
+    assert run(model, behaviour, out, plan=OBSERVED, settings=quick).computed == AFTER
 
 
 def test_a_kill_in_the_middle_loses_only_the_running_stage(
@@ -136,7 +139,7 @@ def test_a_kill_in_the_middle_loses_only_the_running_stage(
     out = tmp_path / "study"
     code = (
         "import sys, time, cutaway\n"
-        "from cutaway.study import Settings, run\n"
+        "from cutaway.study import PLAN, Settings, run\n"
         "from cutaway.study.stage import Silent\n"
         "class Slow(Silent):\n"
         "    def started(self, name, title): self.name = name\n"
@@ -144,7 +147,8 @@ def test_a_kill_in_the_middle_loses_only_the_running_stage(
         "model = cutaway.open(sys.argv[1])\n"
         "pairs = cutaway.behaviour('ioi', model, n=10, seed=0)\n"
         f"settings = {quick!r}\n"
-        "run(model, pairs, sys.argv[2], settings=settings, progress=Slow())\n"
+        f"plan = PLAN.only{tuple(OBSERVED)}\n"
+        "run(model, pairs, sys.argv[2], plan=plan, settings=settings, progress=Slow())\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(model_directory), str(out)])
     deadline = time.monotonic() + 60
@@ -156,7 +160,7 @@ def test_a_kill_in_the_middle_loses_only_the_running_stage(
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     (out / ".patching.heads_denoise.nc.part").write_bytes(b"what a kill leaves")
-    resumed = run(model, behaviour, out, settings=quick)
+    resumed = run(model, behaviour, out, plan=OBSERVED, settings=quick)
     assert resumed.computed == AFTER
     assert not parts(out)
 
@@ -207,11 +211,11 @@ def test_stages_can_be_run_in_part(
     model: Model, behaviour: Behaviour, quick: Settings, tmp_path: Path
 ) -> None:
     out = tmp_path / "study"
-    part = run(model, behaviour, out, settings=quick, stages=["attention"])
+    part = run(model, behaviour, out, plan=OBSERVED, settings=quick, stages=["attention"])
     assert part.computed == ("patching", "attention")
     assert not (out / "report.html").exists()
-    rest = run(model, behaviour, out, settings=quick)
-    assert rest.computed == tuple(name for name in PLAN if name not in part.computed)
+    rest = run(model, behaviour, out, plan=OBSERVED, settings=quick)
+    assert rest.computed == tuple(name for name in OBSERVED if name not in part.computed)
 
 
 def test_other_settings_make_only_what_reads_them_again(
@@ -227,6 +231,36 @@ def test_other_settings_make_only_what_reads_them_again(
     same = {name for name, stamp in stamps(finished).items() if before[name] == stamp}
     assert set(before) - same == {"evaluation.circuit.nc", "evaluation.sizes.nc", "report.html"}
     assert run(model, behaviour, finished, settings=changed).computed == ()
+
+
+def test_other_hypotheses_make_only_their_stage_and_the_report_again(
+    whole: Study, finished: Path, model: Model, behaviour: Behaviour, quick: Settings
+) -> None:
+    watched = Watched()
+    changed = replace(quick, hypotheses=(RoleHypothesis("0.0", "does not matter"),))
+    again = run(model, behaviour, finished, settings=changed, progress=watched)
+    assert again.computed == ("hypotheses", "report")
+    assert "its hypotheses are others" in watched.notes[0]
+    assert "does not matter" in again.report.read_text("utf-8")
+    assert "does not matter" not in whole.report.read_text("utf-8")
+    assert run(model, behaviour, finished, settings=changed).computed == ()
+
+
+def test_a_result_of_an_older_form_is_kept_aside_and_made_again(
+    finished: Path, model: Model, behaviour: Behaviour, quick: Settings
+) -> None:
+    path, record = (
+        finished / "blackbox.nc",
+        json.loads((finished / "study.json").read_text("utf-8")),
+    )
+    data = xr.load_dataset(path, engine="h5netcdf").drop_vars("top_text")
+    path.unlink()
+    data.to_netcdf(path, engine="h5netcdf")
+    record["stages"]["blackbox"]["files"]["blackbox.nc"] = sha256(path)
+    (finished / "study.json").write_text(json.dumps(record), "utf-8")
+    again = run(model, behaviour, finished, settings=quick)
+    assert again.computed[0] == "blackbox"
+    assert (finished / "blackbox.nc.old").exists()
 
 
 def test_a_stage_reads_no_setting_that_it_does_not_name(
