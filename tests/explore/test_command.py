@@ -6,13 +6,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import webbrowser
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from cutaway.cli.app import app
-from cutaway.explore.server import listen
+from cutaway.explore.server import Explorer, listen
 from cutaway.model import size
 from cutaway.model.tiny import tiny
 
@@ -46,6 +47,22 @@ def test_it_prints_its_address_and_ends_in_one_line() -> None:
     assert out.strip() == "The explorer has ended."
     assert "Traceback" not in err
     assert process.returncode == 0
+
+
+def test_it_opens_the_browser_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def interrupted(explorer: Explorer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(Explorer, "serve", interrupted)
+    result = CliRunner().invoke(app, ["explore"])
+    assert result.exit_code == 0
+    (address,) = opened
+    assert address in result.stdout
+    assert CliRunner().invoke(app, ["explore", "--no-browser"]).exit_code == 0
+    assert opened == [address]
 
 
 def test_a_port_in_use_is_one_sentence() -> None:
