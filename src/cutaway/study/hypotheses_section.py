@@ -87,9 +87,15 @@ def _writers(found: Hypotheses) -> list[str]:
         if len({part for each in writers for part in each.hypothesis.parts}) > 1
         else "writes"
     )
+    confirmed = {each.hypothesis.parts for each in writers}
     looking: dict[str, list[Tested]] = {}
     for each in _of_role(found, "attends from LABEL to LABEL"):
-        looking.setdefault(each.hypothesis.role.removeprefix("attends "), []).append(each)
+        _, given = read_role(each.hypothesis)
+        way = f"from {given['query']} to {given['key']}"
+        if given["query"] == given["key"]:
+            way = f"at {given['key']} itself"
+        if each.hypothesis.parts in confirmed:
+            looking.setdefault(way, []).append(each)
     said = [f"{_names(some)} look{'' if len(some) > 1 else 's'} {way}"
             for way, some in looking.items()]  # fmt: skip
     told = _capital(f"{_names(writers)} {verb} the answer")
@@ -135,7 +141,7 @@ def _differs(found: Hypotheses) -> list[str]:
         finding = each.says.partition(": ")[2]
         first = each.conditions[0] if each.conditions else None
         numbers = f" ({_measured(first)})" if first else ""
-        told.append(f"it {words[each.verdict]} where {finding}: {each.hypothesis} is "
+        told.append(f"it {words[each.verdict]} where {finding}: “{each.hypothesis}” is "
                     f"{each.verdict}{numbers};")  # fmt: skip
     mlps = [each for each in _of_role(found, "writes the answer")
             if all(part.startswith("mlp_out") for part in each.hypothesis.parts)]  # fmt: skip
@@ -154,7 +160,7 @@ def _paper(found: Hypotheses) -> Published | None:
 def _control(found: Hypotheses) -> list[str]:
     wrong = found.of("supported", "refuted", "undecided", origin="wrong")
     return [
-        f"A wrong one was tested with them: that {each.hypothesis} ({each.says}). It is "
+        f"A wrong one was tested with them: “{each.hypothesis}” ({each.says}). It is "
         f"{each.verdict}."
         for each in wrong
     ]
