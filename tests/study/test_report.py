@@ -84,6 +84,11 @@ def test_the_page_asks_the_network_for_nothing(page: str) -> None:
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
 
 
+def test_the_page_is_small(whole: Study) -> None:
+    # two hundred prompts add some hundred bytes each: benchmarks/report.py
+    assert whole.report.stat().st_size < 1_500_000
+
+
 def test_the_python_on_the_page_makes_the_study_again(whole: Study, tmp_path: Path) -> None:
     code = whole.manifest.python.replace(str(whole.directory), str(tmp_path / "again"))
     names: dict[str, object] = {}
