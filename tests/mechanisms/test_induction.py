@@ -72,5 +72,5 @@ def test_prompts_without_repetition_are_refused() -> None:
     prompts = Behaviour.from_tokens(
         [[0, 1, 2, 3]], [[0, 1, 2, 4]], answers=[5], wrong_answers=[6], tokenizer=model.tokenizer
     )
-    with pytest.raises(InputError, match="'induction' relation"):
+    with pytest.raises(InputError, match="with this relation"):
         induction(model, prompts)

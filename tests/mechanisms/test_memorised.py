@@ -58,10 +58,10 @@ def test_the_control_is_somebody_else() -> None:
     model = shipped()
     shares: dict[str, float] = {}
     for shown in ("3", "4"):
-        number = cutaway.behaviour("phone-number", model, n=8, shown=shown)
-        found = memorised(model, number, other=OTHER, draws=1, neurons=1)
+        number = cutaway.behaviour("phone-number", model, n=5, shown=shown)
+        found = memorised(model, number, other=OTHER[:2], draws=1, neurons=1)
         assert bool((found.recovered.isel(prefix=-1).dropna("text") == 1).all())
-        for row in range(8):  # with the whole prompt, as the model itself continues it
+        for row in range(5):  # with the whole prompt, as the model itself continues it
             length = int(number.corrupt.lengths[row]) - 1
             logits = model.run(number.corrupt.rows([row])).last_logits
             same = int(logits.argmax()) == number.answers[row][0]

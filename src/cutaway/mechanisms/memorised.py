@@ -38,7 +38,7 @@ from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.interval import Interval, bootstrap
 from cutaway.behaviours.provenance import version
 from cutaway.errors import InputError
-from cutaway.measure.result import Result
+from cutaway.measure.result import Result, provenance
 from cutaway.mechanisms.ablating import (
     Means,
     Progress,
@@ -239,11 +239,19 @@ def memorised(
         rise=xr.DataArray(rise, {"part": parts}, ("part", "other")),
         carriers=tuple(f"{layer}.{neuron}" for layer, neuron in chosen),
         held_out=len(rows) > 1, suffix=suffix,
-        provenance={"versions": {"cutaway": version()}} | origin(
-            model, method="memorised", suffix=suffix, neurons=neurons, draws=draws, seed=seed,
-            texts=len(rows), other=len(rest),
-        ),
+        provenance=_origin(model, behaviour, {
+            "method": "memorised", "suffix": suffix, "neurons": neurons, "draws": draws,
+            "seed": seed, "texts": texts if behaviour is None else len(rows), "other": list(other),
+        }),
     )  # fmt: skip
+
+
+def _origin(
+    model: Model, behaviour: Behaviour | None, settings: Mapping[str, object]
+) -> dict[str, object]:
+    if behaviour is not None:
+        return provenance(model, behaviour, settings)
+    return {"versions": {"cutaway": version()}, **origin(model, configuration=dict(settings))}
 
 
 def _taken_out(
