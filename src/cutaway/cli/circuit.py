@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.circuits import Circuit, Crossing, Masked
     from cutaway.cli.circuit_stages import Asked, Found
+    from cutaway.model import Model
 
 
 class FormatName(StrEnum):
@@ -183,14 +184,12 @@ def circuit(
     """
     check_named(behaviour, prompts)
     variations(vary)
-    from cutaway.circuits import Graph, Masked
     from cutaway.cli.circuit_stages import Asked
     from cutaway.cli.circuit_work import check_directory
 
     asked = Asked(
         methods=_methods(method, steps), edges=edges_in(edges), select=select, by=by,
-        ablation=ablation,
-        metric=None if metric is None else metric.value, seed=seed, quick=quick,
+        ablation=ablation, metric=None if metric is None else metric.value, seed=seed, quick=quick,
         granularity=granularity, steps=steps, formats=[each.value for each in format or []],
     )  # fmt: skip
     directory = _directory(out, study_name(behaviour, prompts, model))
@@ -198,9 +197,7 @@ def circuit(
     loaded = opened(model, device, dtype, revision, trust_remote_code)
     pairs = chosen_behaviour(behaviour, prompts, loaded, n=n, usual=100, seed=seed, vary=vary)
     train, held = _sides(pairs, held_out, seed)
-    places = pairs.labels if positions == "all" else listed(positions)
-    split = [number("--neurons", word, "the number of a layer") for word in listed(neurons)]
-    on = Masked(loaded, Graph.of(loaded, positions=places, neurons=split))
+    on = _split(loaded, pairs, positions, neurons)
     earlier = _earlier(compare or [], on, asked.methods)
     _check(on, train, held, asked)
     print(f"{pairs.name}: {len(train)} pairs to discover on, {len(held)} held out, {loaded.name}")
@@ -325,6 +322,15 @@ def _sides(pairs: Behaviour, share: float | None, seed: int) -> tuple[Behaviour,
             "give more pairs (--n) or a larger share (--held-out)."
         )
     return train, held
+
+
+def _split(model: Model, pairs: Behaviour, positions: str | None, neurons: str | None) -> Masked:
+    """The model with its edges to switch, split as was asked."""
+    from cutaway.circuits import Graph, Masked
+
+    places = pairs.labels if positions == "all" else listed(positions)
+    layers = [number("--neurons", word, "the number of a layer") for word in listed(neurons)]
+    return Masked(model, Graph.of(model, positions=places, neurons=layers))
 
 
 def _earlier(files: list[str], on: Masked, methods: list[str]) -> dict[str, Circuit]:
