@@ -8,8 +8,9 @@
 | curve | `METHOD.curve.nc` | scores, metric, ablation, seed, ranking |
 | crossing | `crossing.nc` | circuits saved earlier, metric, ablation, seed |
 
-`METHOD.circuit.svg` is the picture, drawn each time. Scores by ACDC and by learned masks are for the
-KL divergence, unless a metric is asked for; evaluation and curve are by the behaviour's own then.
+`METHOD.circuit.svg` is the picture, drawn each time. Scores by ACDC and by learned masks are for
+the KL divergence, unless a metric is asked for; evaluation and curve are by the behaviour's own
+then.
 """
 
 from __future__ import annotations
