@@ -27,6 +27,7 @@ from cutaway.study.hypothesis import read_hypotheses
 from cutaway.study.nothing import twin
 from cutaway.study.role_tests import ROLES, measure
 from cutaway.study.stage import Inputs
+from cutaway.study.stating import Observer
 
 FEW = Settings(discovery_examples=32, evaluation_examples=24)
 
@@ -178,6 +179,16 @@ def test_a_deliberately_wrong_hypothesis_is_refuted(ioi: Hypotheses) -> None:
     wrong = ioi.of("supported", "undecided", "refuted", origin="wrong")
     assert [each.verdict for each in wrong] == ["refuted"]
     assert wrong[0].says.startswith("the head that writes most in ")
+
+
+def test_where_the_strongest_head_writes_here_too_the_next_one_is_the_wrong_one(
+    shipped: Model,
+) -> None:
+    pairs = cutaway.behaviour("acronyms", shipped, n=40)
+    observer = Observer(shipped, pairs, followed=3, seed=0)
+    wrong = next(observer.wrong())
+    assert wrong.says == "a head that writes in ioi"
+    assert not set(wrong.hypothesis.parts) & set(observer.writers)
 
 
 def test_where_it_differs_from_the_published_circuit_is_said(ioi: Hypotheses) -> None:

@@ -4,15 +4,15 @@ On prompts that do not test it:
 
 1. *writers*: heads and MLPs that add at least a twentieth of the logit difference directly
    (p < 0.05, corrected for all parts): each "writes the answer";
-2. *where they look*: for the strongest heads among them, the place that `end` attends to most:
-   "attends from end to PLACE";
+2. *where they look*: for the strongest heads among them, the place that gets most of their
+   attention at `end`, when that is a fifth of it: "attends from end to PLACE";
 3. *feeders*: path patching of every earlier head and MLP into each input of these heads and into
    the strongest writing MLP, and once more into the strongest MLP that was found so; what carries
    at least a fiftieth of the behaviour (p < 0.05, corrected for the senders) "feeds PART through
    INPUT", the strongest first;
 4. what the literature found of another model (`published`), said of this one's strongest parts;
-5. a wrong one, as control: the head that writes most in another behaviour, and nothing to speak of
-   in this one, "writes the answer" here.
+5. a wrong one, as control: the head that writes most in another behaviour (or the next, where that
+   one writes here too), and nothing to speak of in this one, "writes the answer" here.
 
 To choose on some prompts and test on others is what makes the verdicts worth something; nothing
 here tests anything.
@@ -21,6 +21,7 @@ here tests anything.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -39,9 +40,9 @@ from cutaway.study.published import PUBLISHED
 from cutaway.study.tested import Tested
 from cutaway.study.verdict import LEVEL
 
-_WRITES, _FEEDS, _WRONG = 0.05, 0.02, 0.01
+_WRITES, _LOOKS, _FEEDS, _WRONG = 0.05, 0.2, 0.02, 0.01
 _MOST = {"head_out": 6, "mlp_out": 3}
-_MOST_FEEDERS, _OTHERS = 8, 24
+_MOST_FEEDERS, _OTHERS, _RANKS = 8, 24, 3
 WRITES = "writes the answer"
 
 
@@ -79,8 +80,10 @@ class Observer:
             weights = attention_to(self.model, self.rows, positions=named).mean
             for head in self.heads:
                 site = Site.parse(head)
-                most = int(weights.sel(layer=site.layer, head=site.index).to_numpy().argmax())
-                yield RoleHypothesis((head,), f"attends from end to {named[most]}")
+                each = weights.sel(layer=site.layer, head=site.index).to_numpy()
+                if each.max() >= _LOOKS:
+                    place = named[int(each.argmax())]
+                    yield RoleHypothesis((head,), f"attends from end to {place}")
         yield from self._feeders()
 
     def _feeders(self) -> Iterator[RoleHypothesis]:
@@ -144,20 +147,31 @@ class Observer:
         """The head that writes most in another behaviour and next to nothing in this one."""
         if self.model.tokenizer is None:
             return
-        for name in [name for name in GENERATORS if name != _generator(self.rows)]:
-            try:
-                other = build(name, self.model.tokenizer, n=_OTHERS, seed=self.seed)
-                added = attribute(self.model, other).mean
-            except CutawayError:
-                continue
-            heads = added[(added["kind"] == "head_out").to_numpy()]
-            head = str(heads["component"].to_numpy()[int(heads.to_numpy().argmax())])
-            if head not in self.writers and abs(self._share[head][0]) < _WRONG:
-                yield Tested(
-                    hypothesis=RoleHypothesis((head,), WRITES), origin="wrong",
-                    says=f"the head that writes most in {name}",
-                )  # fmt: skip
-                return
+        others: dict[str, list[str]] = {}
+        names = [name for name in GENERATORS if name != _generator(self.rows)]
+        # the strongest of another behaviour; where it writes here too, the next one
+        for rank, name in product(range(_RANKS), names):
+            if name not in others:
+                others[name] = self._strongest(name)
+            for head in others[name][rank : rank + 1]:
+                if head not in self.writers and abs(self._share[head][0]) < _WRONG:
+                    most = "the head that writes most" if rank == 0 else "a head that writes"
+                    yield Tested(
+                        hypothesis=RoleHypothesis((head,), WRITES), origin="wrong",
+                        says=f"{most} in {name}",
+                    )  # fmt: skip
+                    return
+
+    def _strongest(self, name: str) -> list[str]:
+        """The heads that write most in another behaviour; none where it cannot be written."""
+        try:
+            other = build(name, self.model.tokenizer, n=_OTHERS, seed=self.seed)
+            added = attribute(self.model, other).mean
+        except CutawayError:
+            return []
+        heads = added[(added["kind"] == "head_out").to_numpy()]
+        order = np.argsort(-heads.to_numpy(), kind="stable")[:_RANKS]
+        return [str(head) for head in heads["component"].to_numpy()[order]]
 
 
 def _shares(bench: Bench) -> dict[str, tuple[float, float]]:
