@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cutaway.study.hypothesis import part_name
+from cutaway.study.hypothesis import part_name, part_site
 from cutaway.study.published import PUBLISHED, Published
 from cutaway.study.role_tests import read_role
 from cutaway.study.tested import Condition, Hypotheses, Tested
@@ -14,8 +14,9 @@ from cutaway.study.words import listed
 from cutaway.views import Section, Table
 from cutaway.views.text import number, p_value
 
-HEADING = "Who does what"
+HEADING = "Who does what?"
 _UNITS = {"logit_diff": "logits", "prob_diff": "probability"}
+_INPUTS = {"q": "queries", "k": "keys", "v": "values"}
 _ORIGINS = {
     "stated": "stated",
     "observed": "observed by this study",
@@ -62,8 +63,12 @@ def section(found: Hypotheses) -> Section:
 
 
 def _names(tested: Sequence[Tested]) -> str:
-    """The parts of some hypotheses, each once: heads together, then MLPs."""
-    parts = list(dict.fromkeys(part for each in tested for part in each.hypothesis.parts))
+    """The parts of some hypotheses, each once."""
+    return _called(list(dict.fromkeys(part for each in tested for part in each.hypothesis.parts)))
+
+
+def _called(parts: Sequence[str]) -> str:
+    """Parts as a sentence names them: heads together, then MLPs."""
     heads = [part_name(one).removeprefix("head ") for one in parts if one.startswith("head_out")]
     mlps = [part_name(one) for one in parts if one.startswith("mlp_out")]
     several = "heads" if len(heads) > 1 else "head"
@@ -103,26 +108,27 @@ def _writers(found: Hypotheses) -> list[str]:
 
 
 def _feeders(found: Hypotheses) -> list[str]:
-    """Who feeds whom, receiver by receiver."""
-    into: dict[str, list[Tested]] = {}
+    """Who feeds whom: senders of the same receivers together, and receivers by their input."""
+    into: dict[tuple[str, str | None], list[Tested]] = {}
     for each in _of_role(found, "feeds PART"):
-        into.setdefault(each.hypothesis.said.removeprefix("feeds "), []).append(each)
-    senders: dict[str, list[str]] = {}
-    for receiver, some in into.items():
-        senders.setdefault(_names(some), []).append(_receiver(receiver))
-    said = [f"{who} feed{_s(who)} {listed(what)}" for who, what in senders.items()]
+        _, given = read_role(each.hypothesis)
+        into.setdefault((part_site(given["part"]), given["input"]), []).append(each)
+    senders: dict[str, dict[str | None, list[str]]] = {}
+    for (part, kind), some in into.items():
+        senders.setdefault(_names(some), {}).setdefault(kind, []).append(part)
+    said = [f"{who} feed{_s(who)} {listed([_inputs(*each) for each in what.items()])}"
+            for who, what in senders.items()]  # fmt: skip
     return [f"{_capital('; '.join(said))}."] if said else []
+
+
+def _inputs(kind: str | None, parts: Sequence[str]) -> str:
+    """What is fed: `MLP 4`, or `the values of heads 1.3 and 2.2`."""
+    who = _called(parts)
+    return f"the {_INPUTS[kind]} of {who}" if kind else who
 
 
 def _s(who: str) -> str:
     return "" if " and " in who or "," in who else "s"
-
-
-def _receiver(text: str) -> str:
-    inputs = {"q": "queries", "k": "keys", "v": "values"}
-    who, _, kind = text.partition(" through ")
-    who = who if who.startswith("MLP") else f"head {who.removeprefix('head ')}"
-    return f"{who} through its {inputs[kind]}" if kind else who
 
 
 def _capital(text: str) -> str:
