@@ -1,7 +1,7 @@
 """Writes docs/images/report.png: the top of a report, as Chromium draws it.
 
-    cutaway study ioi
-    python docs/make_report.py cutaway-studies/ioi-septet/report.html
+cutaway study ioi
+python docs/make_report.py cutaway-studies/ioi-septet/report.html
 """
 
 from __future__ import annotations
