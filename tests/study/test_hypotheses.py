@@ -201,7 +201,7 @@ def test_where_it_differs_from_the_published_circuit_is_said(ioi: Hypotheses) ->
     )  # fmt: skip
     assert any("A wrong one was tested" in each and each.endswith("refuted.") for each in told)
     assert "MLP 4 write the answer" in summary(ioi)
-    assert "MLP 0 feeds" in summary(ioi)
+    assert "MLP 0 feeds the values of heads 2.2, " in summary(ioi)
 
 
 def test_the_table_has_every_hypothesis_with_its_numbers(ioi: Hypotheses) -> None:
