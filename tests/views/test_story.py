@@ -74,7 +74,7 @@ def test_at_most_nine_parts_are_shown_and_the_rest_counted() -> None:
 def test_shared_keys_and_values_count_for_the_heads_that_write(groups: int) -> None:
     figure = story(large(3, groups))
     assert figure.table is not None
-    rows = dict(figure.table.rows)
+    rows = [row[0] for row in figure.table.rows]
     # the edge into the shared keys goes to the one head of its group that writes: head 1.0
     assert "the prompt → head 1.0" in rows
 
