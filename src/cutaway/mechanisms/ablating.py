@@ -24,6 +24,18 @@ Progress = Callable[[int, int], None]
 """Called with the steps done and their total."""
 
 
+def means(model: Model, tokens: Tokens, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """The mean of each site over the prompts' real tokens."""
+    sums: dict[Site, Tensor] = {}
+    for start in range(0, len(tokens), _ROWS):
+        run = model.run(tokens.rows(slice(start, start + _ROWS)), keep=sites)
+        for site in sites:
+            here = run[site][run.tokens.mask.to(run[site].device)].double().sum(dim=0)
+            sums[site] = sums[site] + here if site in sums else here
+    total = int(tokens.lengths.sum())
+    return {site: (each / total).float() for site, each in sums.items()}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Means:
     """The mean of every head and MLP over some prompts."""
@@ -35,14 +47,7 @@ class Means:
     def of(model: Model, tokens: Tokens) -> Means:
         """Run the prompts and average over their real tokens."""
         sites = [Site(kind, layer) for layer in range(model.n_layers) for kind in ("z", "mlp_out")]
-        sums: dict[Site, Tensor] = {}
-        for start in range(0, len(tokens), _ROWS):
-            run = model.run(tokens.rows(slice(start, start + _ROWS)), keep=sites)
-            for site in sites:
-                here = run[site][run.tokens.mask.to(run[site].device)].double().sum(dim=0)
-                sums[site] = sums[site] + here if site in sums else here
-        total = int(tokens.lengths.sum())
-        return Means(values={site: (each / total).float() for site, each in sums.items()})
+        return Means(values=means(model, tokens, sites))
 
     def edits(self, parts: Sequence[str]) -> list[Edit]:
         """The edits that set these parts to their means."""

@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cutaway.mechanisms.ablating import means
 from cutaway.model.edits import Edit, replace
 from cutaway.model.model import Model
 from cutaway.model.run import Metric
@@ -48,14 +49,7 @@ class NeuronMeans:
     def of(model: Model, tokens: Tokens) -> NeuronMeans:
         """Run the texts. Raises `WeightsError` for a mixture of experts."""
         sites = [Site("mlp_post", layer) for layer in layers_with_neurons(model)]
-        sums: dict[Site, Tensor] = {}
-        for start in range(0, len(tokens), _ROWS):
-            run = model.run(tokens.rows(slice(start, start + _ROWS)), keep=sites)
-            for site in sites:
-                here = run[site][run.tokens.mask.to(run[site].device)].double().sum(dim=0)
-                sums[site] = sums[site] + here if site in sums else here
-        total = int(tokens.lengths.sum())
-        return NeuronMeans(values={site: (each / total).float() for site, each in sums.items()})
+        return NeuronMeans(values=means(model, tokens, sites))
 
     def edits(self, neurons: Sequence[Neuron]) -> list[Edit]:
         """The edits that set these neurons to their means."""
