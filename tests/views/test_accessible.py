@@ -51,9 +51,10 @@ def problems(page: Page) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_report_passes(page: Page, file: Path, dark: bool) -> None:
-    page.open(file, dark=dark)
+def test_the_report_passes(page: Page, file: Path, dark: bool, width: int) -> None:
+    page.open(file, dark=dark, width=width)
     assert problems(page) == []
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     page.evaluate("document.querySelector('.circuit-drawing [data-part=\"a1.h2\"]').dispatchEvent("

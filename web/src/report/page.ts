@@ -6,6 +6,7 @@ import { markContents } from "./contents.js";
 import { followChosen } from "./following.js";
 import { mountLive } from "./live.js";
 import { linkMentions, offerParts } from "./mentions.js";
+import { reachScrolled } from "./scrolling.js";
 import { chooseTheme } from "./theme.js";
 
 /** Everything that a report's page can do, besides being read. */
@@ -19,6 +20,7 @@ export function start(): void {
   followChosen(chosen);
   linkMentions(chosen);
   offerParts(chosen);
+  reachScrolled();
   markContents();
   markCommands();
 }
