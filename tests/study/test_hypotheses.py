@@ -67,6 +67,16 @@ def parts_of(made: Organism) -> dict[str, str]:
 # ── what is known ────────────────────────────────────────────────────────────────────────────
 
 
+def test_controls_are_drawn_from_all_layers() -> None:
+    model = cutaway.open()
+    bench = Bench(model, cutaway.behaviour("ioi", model, n=4))
+    drawn = [bench.others(("head_out.2.2",)) for bench.seed in range(20)]
+    assert all(len(each) == len(set(each)) == 8 for each in drawn)
+    layers = [int(part.split(".")[1]) for each in drawn for (part,) in each]
+    shares = np.bincount(layers, minlength=model.n_layers) / len(layers)
+    assert (np.abs(shares - 1 / model.n_layers) < 0.1).all()
+
+
 @pytest.mark.parametrize("name", ["induction", "brackets", "fraction"])
 def test_what_the_program_uses_is_needed_and_all_else_does_not_matter(name: str) -> None:
     made = organism(name)

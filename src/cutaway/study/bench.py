@@ -135,15 +135,17 @@ class Bench:
         if any(len(pools[kind]) < many[kind] for kind in pools):
             return []
         draw = random.Random(self.seed)
-        drawn = {
+        # in the order in which they were drawn: the first in the order of names would be the
+        # first layers' parts
+        drawn = dict.fromkeys(
             tuple(
                 one
                 for kind, pool in pools.items()
                 for one in sorted(draw.sample(pool, many[kind]))
             )
             for _ in range(3 * _CONTROLS)
-        }  # fmt: skip
-        return sorted(drawn)[:_CONTROLS] if len(drawn) >= _FEWEST else []
+        )  # fmt: skip
+        return list(drawn)[:_CONTROLS] if len(drawn) >= _FEWEST else []
 
     def unnamed(self, kind: str, before: Sequence[str] = ()) -> list[str]:
         """The parts of a kind that no hypothesis names."""

@@ -82,7 +82,7 @@ def _beyond(effect: Each, others: Each | None, *, unit: str, sign: int) -> Itera
     if others is not None:
         yield condition(
             "more than other parts do", sign * effect, sign * (effect - others),
-            bound=sign * float(others.mean()), unit=unit, decides=False,
+            bound=sign * float(np.nanmean(others)), unit=unit, decides=False,
         )  # fmt: skip
 
 
