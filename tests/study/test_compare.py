@@ -158,6 +158,28 @@ def test_what_differs_is_found_and_its_interval_holds_it(paired: bool) -> None:
     assert contrast(one, other[:, :20], paired=False).p_corrected[2] < 0.01
 
 
+def test_sides_that_are_constant_and_apart_differ() -> None:
+    """One study always right and the other never: nothing varies, and nothing is more apart."""
+    one, other = np.array([[1.0] * 10, [3.7] * 10]), np.array([[0.0] * 12, [3.7] * 12])
+    assert contrast(one, other, paired=False).p_corrected == pytest.approx([1 / 2000, 1])
+    assert contrast(other, one, paired=False).p_corrected == pytest.approx([1 / 2000, 1])
+
+
+def test_an_interval_that_holds_zero_is_written_so() -> None:
+    def said(difference: tuple[float, float, float]) -> str:
+        each = Measure(name="accuracy", one=(0.5, 0.4, 0.6), other=(0.7, 0.6, 0.8),
+                       difference=difference, p=0.04)  # fmt: skip
+        return str(
+            StudyComparison(
+                names=("before", "after"), differs=(), measures=(each,), heads=(), circuits=None,
+                roles=(), attacks=(), left_out={},
+            )
+        )  # fmt: skip
+
+    assert "more in after, by 0.20 (−0.10 to 0.50)." in said((-0.2, -0.5, 0.1))
+    assert "more in before, by 0.20 (−0.10 to 0.50)." in said((0.2, -0.1, 0.5))
+
+
 def test_a_single_example_says_nothing_of_chance() -> None:
     found = contrast(np.ones((3, 1)), np.zeros((3, 1)), paired=False)
     assert found.difference.tolist() == [1, 1, 1]

@@ -134,8 +134,9 @@ def ends(found: Sequence[float]) -> str:
 
 def _apart(each: Measure, names: tuple[str, str]) -> str:
     more = names[0] if each.difference[0] > 0 else names[1]
-    mean, low, high = (abs(end) for end in each.difference)
-    return f"{each.name}: more in {more}, by {ends((mean, min(low, high), max(low, high)))}."
+    mean, low, high = each.difference
+    by = (mean, low, high) if mean > 0 else (-mean, -high, -low)
+    return f"{each.name}: more in {more}, by {ends(by)}."
 
 
 def _alike(each: Heads) -> str:

@@ -105,7 +105,8 @@ def _dealt(one: Cells, other: Others, seed: int) -> Float[ndarray, " cell"]:
 
 
 def _welch(first: Float[ndarray, "draw example"], pool: Cells) -> Float[ndarray, "draw cell"]:
-    """Welch's t of each deal and cell; 0 where nothing varies."""
+    """Welch's t of each deal and cell; 0 where nothing varies, and without bound where both sides
+    are constant and apart, which no other deal is more."""
     sums: list[ndarray] = []
     for side in (first, 1 - first):
         n = side.sum(axis=1, keepdims=True)
@@ -114,4 +115,5 @@ def _welch(first: Float[ndarray, "draw example"], pool: Cells) -> Float[ndarray,
         sums += [mean, spread / n]
     error = np.sqrt(sums[1] + sums[3])
     gap = sums[0] - sums[2]
-    return np.divide(gap, error, out=np.zeros_like(gap), where=error > 1e-12)
+    apart = np.where(np.abs(gap) > _TIE, np.copysign(np.inf, gap), 0.0)
+    return np.divide(gap, error, out=apart, where=error > 1e-12)
