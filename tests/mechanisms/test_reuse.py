@@ -42,6 +42,23 @@ def test_a_planted_circuit_serves_both(tmp_path: Path) -> None:
     assert again.plot().table is not None
 
 
+def test_a_behaviour_that_the_model_lacks_is_not_hurt() -> None:
+    """Wrong answers: moving the heads moves the metric, and there is nothing to lose."""
+    organism = constructed("induction", n=60)
+    one, other = two(organism.behaviour)
+    sides = (other.clean, other.corrupt)
+    turned = Behaviour.from_tokens(
+        *([side.row_ids(row) for row in range(len(other))] for side in sides),
+        answers=other.wrong_answers, wrong_answers=other.answers, name="turned",
+    )  # fmt: skip
+    found = reuse(organism.model, [*two(replace(one, name="one")), turned], draws=5)
+    hurt = found.hurt.set_index("behaviour")
+    assert not hurt.loc["turned", "hurt"]
+    # though its interval says so
+    assert bool((found.lost.sel(behaviour="turned", end="low") > found.random.max()).item())
+    assert hurt.loc["one", "hurt"]
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_untrained_model_has_nothing_to_share(seed: int) -> None:
     organism = null("untrained", "induction", n=60, seed=seed)

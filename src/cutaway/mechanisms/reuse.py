@@ -14,8 +14,8 @@ On every second pair of each behaviour (the other half is kept for step 4):
 4. cause, on the other half: all shared heads are set at once to their means over the behaviour's
    corrupt prompts, and the fall of its metric is measured, as a share of the gap. Control: `draws`
    sets of heads that are not shared, with as many in each layer where there are as many. A
-   behaviour is *hurt* when the fall's 95 % interval lies above zero and above the mean of every
-   draw.
+   behaviour is *hurt* when the model has it and the fall's 95 % interval lies above zero and
+   above the mean of every draw.
 
 A head may be shared since all text needs it, which is no reuse of a mechanism: behaviours that it
 was not found to serve and that are hurt all the same say so.
@@ -115,6 +115,12 @@ class Reuse(Result):
         return table.sort_values("serves", ascending=False, kind="stable", ignore_index=True)
 
     @property
+    def _had(self) -> list[str]:
+        """The behaviours that the model has."""
+        low = self.accuracy.sel(end="low")
+        return [str(name) for name in low["behaviour"].to_numpy()[low.to_numpy() > 0.5]]
+
+    @property
     def hurt(self) -> pd.DataFrame:
         """behaviour, served (by how many shared heads), lost, low, high, random (mean), most
         (random), hurt."""
@@ -127,7 +133,7 @@ class Reuse(Result):
             rows.append({
                 "behaviour": name, "served": served, "lost": mean, "low": low, "high": high,
                 "random": float(drawn.mean()), "most": float(drawn.max()),
-                "hurt": low > max(0.0, float(drawn.max())),
+                "hurt": name in self._had and low > max(0.0, float(drawn.max())),
             })  # fmt: skip
         return pd.DataFrame(rows)
 
@@ -148,10 +154,8 @@ class Reuse(Result):
         shared = ", ".join(f"{layer}.{head}" for layer, head in self.shared) or "none"
         said = "{:.2f}".format
         lines = [f"Heads that serve two behaviours or more: {shared}."]
-        low = self.accuracy.sel(end="low")
-        without = [
-            str(n) for n in low["behaviour"].to_numpy() if not float(low.sel(behaviour=n)) > 0.5
-        ]
+        names = [str(each) for each in self.recovery["behaviour"].to_numpy()]
+        without = [name for name in names if name not in self._had]
         if without:
             lines.append(f"The model does not have: {', '.join(without)}.")
         for title, table in (
