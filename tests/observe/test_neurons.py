@@ -93,6 +93,17 @@ def test_copies_and_mirror_images_are_found(tmp_path: Path) -> None:
         found.pairs(0.2)
 
 
+def test_a_neuron_of_zeros_has_no_copy_and_hides_none() -> None:
+    model = open_model(tiny("gpt2"))
+    first, last = weights(model, 0, "c_fc"), weights(model, 0, "c_proj")
+    with torch.no_grad():
+        first[:, 7], last[7] = first[:, 2], last[2]
+        first[:, 5], last[5] = 0, 0
+    found = duplicate_neurons(model)
+    assert found.pairs()[["neuron", "partner"]].to_numpy().tolist() == [[2, 7]]
+    assert float(found.similarity.sel(layer=0, neuron=5)) == 0
+
+
 @pytest.mark.parametrize("family", ["gpt2", *GATED])
 def test_equals_all_pairs_by_brute_force(
     opened: Callable[[str], Model], family: str, monkeypatch: pytest.MonkeyPatch

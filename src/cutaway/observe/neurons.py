@@ -274,7 +274,11 @@ def duplicate_neurons(model: Model, *, layers: Sequence[int] | None = None) -> D
     asked = layers_with_neurons(model, layers)
     similarity, partner, signs, chance = [], [], [], []
     for layer in asked:
-        sides = [each / each.norm(dim=1, keepdim=True) for each in _directions(model, layer)]
+        # a neuron without a direction is like no other
+        sides = [
+            each / each.norm(dim=1, keepdim=True).clamp(min=1e-30)
+            for each in _directions(model, layer)
+        ]
         near = [_nearest(sides, start) for start in range(0, len(sides[0]), _CHUNK)]
         values, places, marks = (torch.cat([part[n] for part in near]) for n in range(3))
         similarity.append(values)
