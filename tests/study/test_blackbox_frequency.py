@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
@@ -19,6 +20,7 @@ import cutaway
 from cutaway.behaviours.builtin.words import DISTRACTORS
 from cutaway.errors import BehaviourError
 from cutaway.model import Model
+from cutaway.study import Settings
 from cutaway.study.blackbox_frequency import (
     Frequency,
     by_model,
@@ -26,6 +28,8 @@ from cutaway.study.blackbox_frequency import (
     frequency,
     spearman,
 )
+from cutaway.study.blackbox_section import common
+from cutaway.study.stage import Inputs
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,27 @@ def test_words_are_those_under_the_labels(septet: Model, tmp_path: Path) -> None
     again = Frequency.load(found.save(tmp_path / "frequency.nc"))
     assert again.frequency.equals(found.frequency)
     assert again.left_out == found.left_out
+
+
+def test_that_some_word_matters_is_said_of_nothing_but_by_chance(septet: Model) -> None:
+    """Twelve words of random frequencies: 5 % of such reports may name one, and not half."""
+    ioi = cutaway.behaviour("ioi", septet, n=2)
+    words, example = [f"word {n}" for n in range(12)], np.arange(40)
+    named = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        coords = {"source": ["unigram"], "word": words, "example": example}
+        found = Frequency(
+            frequency=xr.DataArray(rng.normal(size=(1, 12, 40)), coords, tuple(coords)),
+            logit_diff=xr.DataArray(rng.normal(size=40), {"example": example}, "example"),
+            left_out={}, provenance={"configuration": {"seed": 0}},
+        )  # fmt: skip
+        inputs = Inputs(
+            model=septet, behaviour=ioi, settings=Settings(), results={"frequency": found},
+            origin={}, tick=lambda _done, _of: None,
+        )  # fmt: skip
+        named += "goes with the frequency of" in common(inputs).sentences[1]
+    assert named <= 6
 
 
 def test_bad_input_is_refused_in_a_sentence(septet: Model) -> None:

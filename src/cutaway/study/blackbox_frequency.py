@@ -74,11 +74,11 @@ class Frequency(Result):
         """The words that vary, by their labels."""
         return [str(word) for word in self.frequency["word"].to_numpy()]
 
-    def correlation(self, source: str, word: str) -> Interval:
+    def correlation(self, source: str, word: str, *, confidence: float = 0.95) -> Interval:
         """Spearman's correlation with the logit difference, with its interval."""
         seed = int(self.provenance["configuration"]["seed"])
         common = self.frequency.sel(source=source, word=word).to_numpy()
-        return spearman(common, self.logit_diff.to_numpy(), seed=seed)
+        return spearman(common, self.logit_diff.to_numpy(), confidence=confidence, seed=seed)
 
 
 def frequency(
@@ -171,7 +171,8 @@ def spearman(
     left: Float[ndarray, " example"],
     right: Float[ndarray, " example"],
     *,
-    n_boot: int = 1000,
+    n_boot: int = 2000,
+    confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
     """Spearman's rank correlation with a percentile bootstrap interval over examples.
@@ -183,10 +184,11 @@ def spearman(
     drawn = np.random.default_rng(seed).integers(n, size=(n_boot, n))
     resampled = _correlations(left[drawn], right[drawn])
     known = resampled[~np.isnan(resampled)]
-    low, high = np.quantile(known, [0.025, 0.975]) if n > 1 and known.size else (np.nan, np.nan)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(known, [tail, 1 - tail]) if n > 1 and known.size else (np.nan, np.nan)
     return Interval(
         mean=np.asarray(_correlations(left[None], right[None])[0]), low=np.asarray(low),
-        high=np.asarray(high), n=np.asarray(n), confidence=0.95,
+        high=np.asarray(high), n=np.asarray(n), confidence=confidence,
     )  # fmt: skip
 
 

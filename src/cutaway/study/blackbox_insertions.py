@@ -82,10 +82,10 @@ class Insertions(Result):
         """Mean and interval over the prompts that have a place for it."""
         return bootstrap(self.each(measure, insertion), seed=self._seed)
 
-    def change(self, measure: str, insertion: str) -> Interval:
+    def change(self, measure: str, insertion: str, *, confidence: float = 0.95) -> Interval:
         """By how much the insertion changes the same prompts."""
         paired = self.each(measure, insertion) - self.each(measure)
-        return bootstrap(paired, seed=self._seed)
+        return bootstrap(paired, confidence=confidence, seed=self._seed)
 
     @property
     def _seed(self) -> int:

@@ -90,7 +90,11 @@ def around(inputs: Inputs) -> Section:
 
 def _strongest(changes: dict[str, Interval], found: Insertions) -> str:
     """Which text weakens it most, where one does."""
-    lower = {name: each for name, each in changes.items() if float(each.high) < 0}
+    sure = together(len(changes))
+    lower = {
+        name: each for name, each in changes.items()
+        if float(found.change("logit_diff", name, confidence=sure).high) < 0
+    }  # fmt: skip
     if not lower:
         return "No text around the prompts takes away more of the logit difference than chance may."
     worst = min(lower, key=lambda name: float(lower[name].mean))
@@ -98,8 +102,13 @@ def _strongest(changes: dict[str, Interval], found: Insertions) -> str:
         f"What weakens it most is “{worst}”: the logit difference changes by "
         f"{with_ends(lower[worst])}, and the accuracy is "
         f"{with_ends(found.interval('accuracy', worst), as_percent=True)}. Of {len(changes)} kinds "
-        f"of text, {len(lower)} weaken it by more than their interval."
+        f"of text, {len(lower)} weaken it beyond chance (corrected for their number)."
     )
+
+
+def together(many: int) -> float:
+    """The confidence of each of many intervals that hold together with 95 % (Bonferroni)."""
+    return 1 - 0.05 / max(many, 1)
 
 
 def _changes(found: Insertions, changes: dict[str, Interval]) -> Table:
@@ -219,7 +228,8 @@ def common(inputs: Inputs) -> Section:
 
 def _correlations(found: Frequency, source: str) -> str:
     """Which words' frequencies go with the logit difference."""
-    each = {word: found.correlation(source, word) for word in found.words}
+    sure = together(len(found.words) * len(found.sources))
+    each = {word: found.correlation(source, word, confidence=sure) for word in found.words}
     clear = [
         f"{word} ({plain(float(one.mean))})"
         for word, one in each.items()
@@ -229,7 +239,7 @@ def _correlations(found: Frequency, source: str) -> str:
         return f"By {source}, no word’s frequency goes with the logit difference beyond chance."
     return (
         f"By {source}, the logit difference goes with the frequency of {listed(clear)}; "
-        f"{percent(len(clear) / len(each))} of {len(each)} words."
+        f"{percent(len(clear) / len(each))} of {len(each)} words (corrected for their number)."
     )
 
 
