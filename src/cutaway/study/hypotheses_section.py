@@ -45,7 +45,8 @@ def section(found: Hypotheses) -> Section:
         "A hypothesis gives a head or an MLP a role, and a role stands for a test: what has to be "
         f"written, lost or looked at, and how much of it. All were tested on {found.tested_on} "
         f"held-out prompts.{own} Supported is what holds in every respect (p < {LEVEL}, corrected "
-        "for everything that was tested here), refuted what fails in one.",
+        "for everything that was tested here), refuted what fails in one. Not to stand out among "
+        "other parts, or to lose nothing with the attention cut, leaves a role undecided.",
         summary(found),
         *_differs(found),
         *_control(found),
