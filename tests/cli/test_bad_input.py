@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,11 @@ def pairs(directory: Path, *lines: str, start: bytes = b"") -> str:
     return str(path)
 
 
+def test_a_circuit_of_a_single_pair(refused: Refused, tmp_path: Path) -> None:
+    said = refused("circuit", "--quick", "--prompts", pairs(tmp_path, HEADER, ROW))
+    assert "'pairs' are held out, and it has 1; give at least 2" in said
+
+
 # ── models ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -40,6 +46,16 @@ def test_unknown_model_with_the_hub_offline(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     said = refused("study", "ioi", "--model", "nobody/no-such-model")
     assert "'nobody/no-such-model' could not be opened" in said
+
+
+def test_the_hubs_client_says_nothing_of_its_retries(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    chatter = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(chatter, "level", logging.WARNING)
+    refused("check", "nobody/no-such-model")
+    assert not logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING)
 
 
 def test_a_path_that_is_not_there(refused: Refused) -> None:

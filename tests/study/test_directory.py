@@ -14,7 +14,7 @@ import cutaway
 from cutaway.behaviours import Behaviour
 from cutaway.errors import StudyError
 from cutaway.model import Model
-from cutaway.study import Settings, Study, run
+from cutaway.study import Settings, Study, read_study, run
 
 
 @pytest.fixture
@@ -93,6 +93,12 @@ def test_a_path_under_a_file_is_refused_before_any_work(
     for out in (tmp_path / "file", tmp_path / "file" / "study"):
         with pytest.raises(StudyError, match="cannot be written"):
             run(model, behaviour, out)
+
+
+def test_a_file_in_place_of_a_study_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("")
+    with pytest.raises(StudyError, match=r"pairs\.csv is a file; give the directory of a study"):
+        read_study(tmp_path / "pairs.csv")
 
 
 def test_a_damaged_manifest_is_refused_and_fresh_puts_it_aside(

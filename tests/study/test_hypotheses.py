@@ -247,6 +247,12 @@ def test_nothing_is_found_on_the_untrained_twin_or_with_shuffled_answers(
         assert not found.of("supported")
 
 
+def test_too_few_prompts_do_not_say_that_the_behaviour_is_not_there(shipped: Model) -> None:
+    few = cutaway.behaviour("ioi", shipped, n=8)  # six to observe on: p is 1/32 at least
+    with pytest.raises(SkippedError, match=r"With 6 prompts no role can be tested.*give more"):
+        stage.test(inputs(shipped, few))
+
+
 def test_stated_hypotheses_take_the_place_of_the_studys_own(shipped: Model, tmp_path: Path) -> None:
     pairs = cutaway.behaviour("ioi", shipped, n=40)
     stated = RoleHypothesis("2.2", "writes the answer"), RoleHypothesis("mlp 3", "needed", size=0.5)

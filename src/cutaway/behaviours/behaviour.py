@@ -145,12 +145,14 @@ class Behaviour:
 
     def hold_out(self, share: float = 0.2, *, seed: int = 0) -> Behaviour:
         """The same examples with a random share marked as held out, at least one on each side."""
-        count = min(max(round(share * len(self)), 1), len(self) - 1)
-        if not 0 < share < 1 or count < 1:
+        if not 0 < share < 1:
+            raise BehaviourError(f"hold_out needs a share between 0 and 1; found {share}.")
+        if len(self) < 2:
             raise BehaviourError(
-                f"hold_out needs a share between 0 and 1 and at least 2 examples; "
-                f"found {share} and {len(self)}."
+                f"Some pairs of {self.name!r} are held out, and it has {len(self)}; "
+                "give at least 2."
             )
+        count = min(max(round(share * len(self)), 1), len(self) - 1)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         kept = set(order[:count].tolist())
         return replace(self, held_out=tuple(row in kept for row in range(len(self))))

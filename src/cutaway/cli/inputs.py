@@ -16,7 +16,9 @@ def opened(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> Model:
-    """Open the model that was named, without transformers' chatter."""
+    """Open the model that was named, without the chatter of transformers and the hub's client."""
+    import logging
+
     from rich.console import Console
 
     with Console(stderr=True).status(f"Opening {model or 'the shipped model'}…"):
@@ -26,6 +28,8 @@ def opened(
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
+        # each try to reach the hub would be told; the last one's outcome is our sentence
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         return cutaway.open(
             model, device=device, dtype=dtype, revision=revision,
             trust_remote_code=trust_remote_code,

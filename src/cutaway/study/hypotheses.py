@@ -31,6 +31,7 @@ from cutaway.study.stating import Observer, own, stated
 from cutaway.study.tested import Condition, Hypotheses, Tested, condition, decided
 
 _MISSING = ("does not do the behaviour", "does it on the corrupt prompts as well")
+_SHOWN = ("that the model does the behaviour", "that the corruption takes it away")
 
 
 def check(settings: Settings, model: Model, behaviour: Behaviour) -> None:
@@ -84,12 +85,18 @@ def present(bench: Bench) -> tuple[Condition, ...]:
 def _missing(there: Sequence[Condition], seed: int) -> str:
     """Why nobody can have a role here; empty where somebody can."""
     _, found = decided([], there, seed=seed)
-    for one, means in zip(found, _MISSING, strict=True):
+    for one, means, shown in zip(found, _MISSING, _SHOWN, strict=True):
+        prompts = len(one.margins)
+        numbers = f"{one.effect:+.2f} {one.unit}, {one.low:+.2f} to {one.high:+.2f}"
+        if not one.holds and one.low > one.bound:
+            return (
+                f"With {prompts} prompts no role can be tested: {shown} ({numbers}) has a "
+                f"corrected p of {one.p_corrected:.2f}; give more."
+            )
         if not one.holds:
             return (
-                f"No part can have a role in what is not there: the model {means} "
-                f"({one.effect:+.2f} {one.unit}, {one.low:+.2f} to {one.high:+.2f}, on "
-                f"{len(one.margins)} prompts)."
+                f"No part can have a role in what is not there: the model {means} ({numbers}, on "
+                f"{prompts} prompts)."
             )
     return ""
 

@@ -78,6 +78,8 @@ class Manifest:
     def read(cls, directory: Path) -> Manifest | None:
         """What `study.json` says; None where there is none."""
         path = directory / MANIFEST
+        if directory.exists() and not directory.is_dir():
+            raise StudyError(f"{directory} is a file; give the directory of a study.")
         try:
             found: Any = json.loads(path.read_text(encoding="utf-8"))
             if found["format"] != FORMAT:
