@@ -197,7 +197,7 @@ def test_where_the_strongest_head_writes_here_too_the_next_one_is_the_wrong_one(
     pairs = cutaway.behaviour("acronyms", shipped, n=40)
     observer = Observer(shipped, pairs, followed=3, seed=0)
     wrong = next(observer.wrong())
-    assert wrong.says == "a head that writes in ioi"
+    assert wrong.says == "a head that writes in ioi and next to nothing here"
     assert not set(wrong.hypothesis.parts) & set(observer.writers)
 
 

@@ -82,6 +82,11 @@ def test_stages_that_were_skipped_leave_their_reason(whole: Study) -> None:
     assert any(sentence.startswith("Patching") for sentence in said)
     unchecked = told(whole, evaluation=because["evaluation"])
     assert unchecked == "A circuit is found but not checked. Not done: No evaluation here."
+    same = {name: Skipped(stage=name, reason="Too few prompts.") for name in because}
+    said = " ".join(summary({**whole.results, **same}.values()))
+    assert said.count("Too few prompts.") == 1
+    others = [result for name, result in whole.results.items() if name not in because]
+    assert summary(others)[0] == "No circuit was looked for."
 
 
 def test_the_numbers_are_those_of_the_results(whole: Study) -> None:

@@ -2,10 +2,10 @@
 
 | role | what has to hold | asked for, unless told |
 |---|---|---|
-| `writes the answer` | it adds to the logit difference directly; corrupting it lowers the metric; it adds more than other parts do | 2 % of the behaviour |
-| `needed` | corrupting it in the clean run lowers the metric, more than other parts do | 5 % |
-| `enough` | put back alone into the corrupt run it restores the metric, more than other parts do | half |
-| `feeds PART [through q, k or v]` | corrupting what it sends along its paths into PART (or one input of it) lowers the metric, more than other parts do | 1 % |
+| `writes the answer` | it adds to the logit difference directly; corrupting it lowers the metric; it adds more than the median of other parts | 2 % of the behaviour |
+| `needed` | corrupting it in the clean run lowers the metric, more than the median of other parts | 5 % |
+| `enough` | put back alone into the corrupt run it restores the metric, more than the median of other parts | half |
+| `feeds PART [through q, k or v]` | corrupting what it sends along its paths into PART (or one input of it) lowers the metric, more than the median of other parts | 1 % |
 | `attends from LABEL to LABEL` | its attention is above even attention, and above other heads'; cutting it lowers the metric | 0.1 of the attention; 1 % |
 | `attends along RELATION` | its attention along the relation (`cutaway.observe.relations`) is above chance, and above other heads'; cutting it lowers the metric | 0.1 of the attention; 1 % |
 | `copies` | its full OV circuit raises the tokens that it reads (`cutaway.observe.copying`), more than random weights do | what 99 % of random heads stay under |
@@ -81,7 +81,7 @@ def _beyond(effect: Each, others: Each | None, *, unit: str, sign: int) -> Itera
     """An effect beyond that of the middle one of some controls."""
     if others is not None:
         yield condition(
-            "more than other parts do", sign * effect, sign * (effect - others),
+            "more than the median of other parts", sign * effect, sign * (effect - others),
             bound=sign * float(np.nanmean(others)), unit=unit, decides=False,
         )  # fmt: skip
 

@@ -158,7 +158,7 @@ class Observer:
                     most = "the head that writes most" if rank == 0 else "a head that writes"
                     yield Tested(
                         hypothesis=RoleHypothesis((head,), WRITES), origin="wrong",
-                        says=f"{most} in {name}",
+                        says=f"{most} in {name} and next to nothing here",
                     )  # fmt: skip
                     return
 

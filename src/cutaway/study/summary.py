@@ -74,7 +74,11 @@ class Results:
 def summary(results: Iterable[object]) -> list[str]:
     """The study in a few sentences."""
     found = Results.of_all(results)
-    return [*verdict(found), *does(found), *how(found), *sure(found), *tried(found)]
+    told: list[str] = []
+    for each in (*verdict(found), *does(found), *how(found), *sure(found), *tried(found)):
+        if not any(each in earlier for earlier in told):
+            told.append(each)
+    return told
 
 
 def points(inputs: Inputs) -> tuple[Point, ...]:
@@ -119,7 +123,8 @@ def verdict(found: Results) -> list[str]:
     """Whether there is a circuit, and whether it can be believed."""
     discovered, checked, tried = found.of(Discovered), found.of(Evaluated), found.of(RedTeam)
     if discovered is None:
-        return [f"No circuit is claimed. {found.why_not('discovery')}".strip()]
+        why = found.why_not("discovery")
+        return [f"No circuit is claimed. {why}" if why else "No circuit was looked for."]
     what = f"{say_circuit.counted(discovered.circuit)}, do this"
     if checked is None:
         return [f"A circuit is found but not checked. {found.why_not('evaluation')}".strip()]
