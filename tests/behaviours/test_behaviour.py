@@ -144,7 +144,7 @@ def test_holding_out_is_seeded() -> None:
     assert sum(first.held_out) == 3
     assert first.held_out == again.held_out
     assert sum(behaviour.hold_out(0.01).held_out) == 1
-    with pytest.raises(BehaviourError, match="at least 2 examples"):
+    with pytest.raises(BehaviourError, match="give at least 2"):
         made([2]).hold_out()
 
 

@@ -17,6 +17,7 @@ from cutaway.study import Settings, Skipped, Study, run
 from cutaway.study import circuit_sentences as say
 from cutaway.study.discovery import shares, sides
 from cutaway.study.stage import Inputs, SkippedError
+from cutaway.views.text import p_value
 
 
 def inputs(model: Model, behaviour: Behaviour, settings: Settings) -> Inputs:
@@ -70,8 +71,15 @@ def test_the_page_says_what_the_circuit_keeps(whole: Study) -> None:
     assert say.held_out(checked) in page
     assert say.ratio(checked.circuit.faithfulness) in say.held_out(checked)
     assert f"{len(found.circuit)} of {len(found.circuit.graph)} edges" in page
-    for check in checked.circuit.checks.values():
-        assert check.says in page
+    one = checked.circuit
+    written = {
+        "prefers": f"prefers the right answers by {say.ratio(one.preference)} logits",
+        "faithful": f"faithfulness {say.ratio(one.faithfulness)}, to lie within 0.8 and 1.2",
+        **{test.name: f"{p_value(test.p)} if {test.null}" for test in one.background},
+    }
+    assert set(written) < set(one.checks)
+    for name, check in one.checks.items():
+        assert written.get(name, check.says) in page
 
 
 def test_what_cannot_have_a_circuit_is_skipped_with_its_reason(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -162,7 +163,8 @@ def test_nothing_is_found_in_random_weights(model: Model, behaviour: Behaviour) 
 
 
 def test_the_page_has_every_attack(whole: Study) -> None:
-    page = unescape(whole.report.read_text("utf-8"))
+    # parts that a sentence names are marked in it
+    page = unescape(re.sub("</?span[^>]*>", "", whole.report.read_text("utf-8")))
     assert verdict(whole.redteam) in page
     for one in whole.redteam.attacks:
         assert one.found in page

@@ -41,7 +41,7 @@ def attack(inputs: Inputs) -> RedTeam:
         try:
             found = make()
         except CutawayError as error:
-            found = Attack(kind=kind, name=name, found=str(error))
+            found = Attack(kind=kind, name=name, found=_in_short(error))
         made.append(replace(found, kind=kind, name=name))
         inputs.tick(len(made), len(planned))
     return RedTeam(
@@ -50,6 +50,11 @@ def attack(inputs: Inputs) -> RedTeam:
             inputs.model, inputs.behaviour, {"method": "red team", "seed": seed}
         ),
     )  # fmt: skip
+
+
+def _in_short(error: CutawayError) -> str:
+    """What an error says; of a list of problems its heading and the first."""
+    return " ".join(line.strip() for line in str(error).splitlines()[:2])
 
 
 def _planned(inputs: Inputs) -> Iterator[tuple[str, str, Make]]:
