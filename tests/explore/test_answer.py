@@ -105,7 +105,8 @@ def test_neurons_are_told_of_the_layer_asked_for(explorer: Served) -> None:
 
 
 def test_answers_are_plain_json(explorer: Served) -> None:
-    json.dumps(explorer.ask(changes=[HEAD], neurons=0, show="difference"), allow_nan=False)
+    found = explorer.ask(changes=[HEAD], neurons=0, show="difference")
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_directions_are_as_long_as_the_stream_and_lead_there(model: Model) -> None:

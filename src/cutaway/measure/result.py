@@ -13,9 +13,10 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import xarray as xr
@@ -77,6 +78,31 @@ class Result(ABC):
             key: value for key, value in record.items() if key not in ("format", "result")
         }
         return cls.from_dataset(data.assign(texts).assign_attrs(attributes))
+
+
+class Fields(Result):
+    """A result whose fields are all saved as they are: arrays, and single values beside them.
+
+    Lists of single values come back as tuples.
+    """
+
+    def to_dataset(self) -> xr.Dataset:
+        """Every array by its field's name; the single values stand in the attributes."""
+        values = {each.name: getattr(self, each.name) for each in fields(cast(Any, self))}
+        arrays = {name: value.rename(None) for name, value in values.items()
+                  if isinstance(value, xr.DataArray)}  # fmt: skip
+        rest = {name: value for name, value in values.items() if name not in arrays}
+        return xr.Dataset(arrays, attrs=rest)
+
+    @classmethod
+    def from_dataset(cls, data: xr.Dataset) -> Self:
+        """The inverse of `to_dataset`."""
+        arrays = {str(name): each.reset_coords(drop=True) for name, each in data.items()}
+        rest = {
+            str(name): tuple(value) if isinstance(value, list) else value
+            for name, value in data.attrs.items()
+        }
+        return cls(**arrays, **rest)
 
 
 def read_record(path: Path, expected: str) -> dict[str, Any]:

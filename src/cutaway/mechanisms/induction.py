@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.interval import bootstrap
 from cutaway.errors import InputError
 from cutaway.measure.batches import batch_size_for, batches
-from cutaway.measure.result import Result, provenance
+from cutaway.measure.result import Fields, provenance
 from cutaway.model.model import Model
 from cutaway.model.sites import Site
 from cutaway.observe.confirming import confirm
@@ -52,11 +52,10 @@ from cutaway.views.heatmap import heatmap
 
 _MATCHING, _PREVIOUS = "induction", "previous token"
 _PATH_LEVEL, _SHARE = 0.05, 0.05
-_ARRAYS = ("attention", "chance", "p", "copying", "change", "path", "composition", "correct")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Induction(Result):
+class Induction(Fields):
     """What every head does for induction, and what induction heads are fed by."""
 
     attention: xr.DataArray
@@ -192,18 +191,6 @@ class Induction(Result):
             measure="attention to what followed, less chance", ends=("avoids", "looks there"),
             p=self.p.sel(relation=_MATCHING).to_numpy(), reproduce="induction(model).plot()",
         )  # fmt: skip
-
-    def to_dataset(self) -> xr.Dataset:
-        """All of it."""
-        names = ("metric", "copying_chance", "composition_bound", "least", "provenance")
-        arrays = {name: getattr(self, name).rename(None) for name in _ARRAYS}
-        return xr.Dataset(arrays, attrs={name: getattr(self, name) for name in names})
-
-    @classmethod
-    def from_dataset(cls, data: xr.Dataset) -> Self:
-        """The inverse of `to_dataset`."""
-        arrays = {name: data[name].reset_coords(drop=True) for name in _ARRAYS}
-        return cls(**arrays, **data.attrs)
 
 
 def induction(

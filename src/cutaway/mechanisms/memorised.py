@@ -25,7 +25,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ from cutaway.behaviours.behaviour import Behaviour
 from cutaway.behaviours.interval import Interval, bootstrap
 from cutaway.behaviours.provenance import version
 from cutaway.errors import InputError
-from cutaway.measure.result import Result, provenance
+from cutaway.measure.result import Fields, provenance
 from cutaway.mechanisms.ablating import (
     Means,
     Progress,
@@ -60,12 +60,10 @@ from cutaway.views.text import Estimate
 _SPARED = 0.1
 """By how much other texts' loss (nats per token) may rise and still be spared."""
 _ALL_UP_TO = 32
-_ARRAYS = ("recovered", "control", "drop", "rise", "memory", "known", "rest", "random_memory",
-           "random_rest")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Memorised(Result):
+class Memorised(Fields):
     """What it takes to recover some strings, and what carries them."""
 
     recovered: xr.DataArray
@@ -185,20 +183,6 @@ class Memorised(Result):
             measure="share of texts continued exactly", axis="tokens of prefix",
             reproduce="memorised(model, texts, other=other).plot()",
         )  # fmt: skip
-
-    def to_dataset(self) -> xr.Dataset:
-        """All of it."""
-        names = ("control_is", "carriers", "held_out", "suffix", "provenance")
-        arrays = {name: getattr(self, name).rename(None) for name in _ARRAYS}
-        return xr.Dataset(arrays, attrs={name: getattr(self, name) for name in names})
-
-    @classmethod
-    def from_dataset(cls, data: xr.Dataset) -> Self:
-        """The inverse of `to_dataset`."""
-        arrays = {name: data[name].reset_coords(drop=True) for name in _ARRAYS}
-        attributes: dict[str, Any] = dict(data.attrs)
-        carriers = tuple(attributes.pop("carriers"))
-        return cls(**arrays, carriers=carriers, **attributes)
 
 
 def memorised(

@@ -23,7 +23,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ from cutaway.behaviours.interval import Interval, bootstrap
 from cutaway.errors import InputError
 from cutaway.measure.batches import batch_size_for, batches
 from cutaway.measure.finite import check_run
-from cutaway.measure.result import Result, interval, provenance
+from cutaway.measure.result import Fields, interval, provenance
 from cutaway.mechanisms.transplant import reciprocal_rank, targets, transplanted
 from cutaway.model.model import Model
 from cutaway.model.sites import Site
@@ -46,11 +46,10 @@ from cutaway.views.lines import Series, lens_curve
 from cutaway.views.text import Estimate
 
 _SEEN = 0.2
-_ARRAYS = ("argument", "answer", "base", "mlp", "random", "elsewhere")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Recall(Result):
+class Recall(Fields):
     """Reciprocal ranks by reading, the stages, and what a transplanted MLP output does.
 
     `reading` holds site names: "resid_pre.0", then "resid_mid.L" (where layers have it) and
@@ -169,18 +168,6 @@ class Recall(Result):
             measure="reciprocal rank at the last position", axis="reading",
             reproduce="recall(model, behaviour).plot()",
         )  # fmt: skip
-
-    def to_dataset(self) -> xr.Dataset:
-        """All of it."""
-        names = ("layer", "label", "strength", "provenance")
-        arrays = {name: getattr(self, name).rename(None) for name in _ARRAYS}
-        return xr.Dataset(arrays, attrs={name: getattr(self, name) for name in names})
-
-    @classmethod
-    def from_dataset(cls, data: xr.Dataset) -> Self:
-        """The inverse of `to_dataset`."""
-        arrays = {name: data[name].reset_coords(drop=True) for name in _ARRAYS}
-        return cls(**arrays, **data.attrs)
 
 
 def recall(

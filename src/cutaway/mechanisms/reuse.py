@@ -27,7 +27,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ from cutaway.behaviours.provenance import version
 from cutaway.circuits.overlap import against_chance, holm
 from cutaway.errors import InputError
 from cutaway.measure.batches import batch_size_for, batches
-from cutaway.measure.result import Result
+from cutaway.measure.result import Fields
 from cutaway.mechanisms.ablating import Means, Progress
 from cutaway.model.edits import Edit
 from cutaway.model.model import Model
@@ -50,23 +50,12 @@ from cutaway.views.figure import Figure
 from cutaway.views.heatmap import heatmap
 
 LEAST, _LEVEL = 0.05, 0.05
-_ARRAYS = (
-    "accuracy",
-    "recovery",
-    "p",
-    "serves",
-    "overlap",
-    "expected",
-    "overlap_p",
-    "lost",
-    "random",
-)
 Head = tuple[int, int]
 """Layer and head."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reuse(Result):
+class Reuse(Fields):
     """Which heads serve which behaviours, and whether shared ones are needed by all they serve."""
 
     accuracy: xr.DataArray
@@ -183,19 +172,6 @@ class Reuse(Result):
             row_axis="head", column_axis="behaviour", measure="share of the gap taken away",
             ends=("adds", "takes away"), p=p, reproduce="reuse(model, behaviours).plot()",
         )  # fmt: skip
-
-    def to_dataset(self) -> xr.Dataset:
-        """All of it."""
-        arrays = {name: getattr(self, name).rename(None) for name in _ARRAYS}
-        arrays["serves"] = self.serves.astype("int8")
-        return xr.Dataset(arrays, attrs={"provenance": self.provenance})
-
-    @classmethod
-    def from_dataset(cls, data: xr.Dataset) -> Self:
-        """The inverse of `to_dataset`."""
-        arrays = {name: data[name].reset_coords(drop=True) for name in _ARRAYS}
-        arrays["serves"] = arrays["serves"].astype(bool)
-        return cls(**arrays, provenance=data.attrs["provenance"])
 
 
 def reuse(
